@@ -247,10 +247,6 @@ class ExtendableAgent(Agent, Protocol):
         """Add later rows to the last fit: all but the coefficients stays as it was fitted."""
         ...
 
-    def expected_costs(self, batch: Batch) -> dict[str, FloatArray]:
-        """Return the expected number (n,) of each cost event after logged decisions, by name."""
-        ...
-
     def fit_state_dict(self) -> dict[str, Any]:
         """Return the sums of the last fit, and all else that adding rows needs."""
         ...

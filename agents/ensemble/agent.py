@@ -267,12 +267,6 @@ class EnsembleThompson:
         rows.add(batch)
         self._funnel.extend(rows)
 
-    def expected_costs(self, batch: Batch) -> dict[str, FloatArray]:
-        """Return the expected number (n,) of each cost event after logged decisions, by name; nothing without a fit."""
-        rows = Buffer(self._width, self.modules, max(len(batch), 1))
-        rows.add(batch)
-        return self._funnel.expected_costs(rows)
-
     @property
     def extendable(self) -> bool:
         """Whether there is a fit of the funnel to which rows can be added."""

@@ -14,7 +14,6 @@ from crosschannel.agents.base import Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.hazards import predict
 from crosschannel.agents.funnel.model import Fit, add_rows, fit_model, moved_heads, solve
 from crosschannel.agents.funnel.policy import Slots, Votes, components, flat_prices, preferred_shares, vote
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
@@ -24,7 +23,7 @@ from crosschannel.agents.sampling import expand_mask, uniform_shares
 from crosschannel.agents.votes import ChannelVotes
 from crosschannel.core.action_changes import select_present
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import Float32Array, FloatArray
+from crosschannel.core.arrays import Float32Array
 from crosschannel.core.errors import ConfigError
 
 ROWS_PER_CHUNK = 1024
@@ -99,22 +98,6 @@ class Funnel:
         if self.fit is None:
             raise ConfigError("the funnel has no fit to which rows can be added: fit it to rows first (`update`)")
         return self.fit
-
-    def expected_costs(self, buffer: Buffer) -> dict[str, FloatArray]:
-        """Return the expected number (n,) of each cost event after a buffer's decisions, by the best estimate.
-
-        After decisions without a message it is what happens without one. Nothing is expected before there is a fit.
-        """
-        if self.heads is None:
-            return {}
-        rows = _rows(buffer)
-        sent = torch.from_numpy(self._design.modules.sends(rows.actions))
-        cells = self._design.cells_of(rows.actions)
-        found = {}
-        for name, heads, organic in zip(self.cost_names, self.heads.hazard, self.heads.organic, strict=True):
-            rate = predict(self._design, heads[0], rows.x, cells).exp().clamp(max=1.0)
-            found[name] = torch.where(sent, rate, organic).double().numpy()
-        return found
 
     def fit_state_dict(self) -> dict[str, Any]:
         """Return the sums of the last fit, and all else that adding rows needs.

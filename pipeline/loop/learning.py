@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ import pandas as pd
 from crosschannel.agents import Agent, Batch, Components, ExtendableAgent, Observations, make_agent
 from crosschannel.agents.constraints.budgets import check_constraints
 from crosschannel.core.arrays import BoolArray, UIntArray
-from crosschannel.core.times import WEEK, duration
+from crosschannel.core.times import duration
 from crosschannel.histories.arms import BUSINESS_AS_USUAL
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
@@ -20,7 +19,7 @@ from crosschannel.histories.observation.slicing import since, until
 from crosschannel.pipeline.building import AgentSpec, agent_spec_of
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.log_files import lookback
-from crosschannel.pipeline.pricing import LogPace, check_priceable, events_and_time
+from crosschannel.pipeline.pricing import LogPace, check_priceable
 from crosschannel.reward import RewardFrame, make_reward
 
 
@@ -79,16 +78,15 @@ def fit(config: Config, history: History, time: int) -> Learned:
     if len(batch):
         agent.observe(batch)
         agent.update(max(config.train.offline_updates, 1))
-    pace = _pace(config, recent, agent, batch)
+    pace = _pace(config, recent)
     return Learned(agent=agent, spec=spec, features=features, pace=pace, keys=np.sort(batch.keys))
 
 
 def extend(config: Config, learned: Learned, history: History, time: int) -> Learned:
     """Add the decisions whose rewards have become known since to what was learned, each once.
 
-    Prices of surrogates are those that the log tells by then; contexts are built as they were when all was fitted, and
-    the rates that limits rest on are those of then. Decisions that have grown older than the memory stay in the sums
-    until all is fitted again.
+    Prices of surrogates are those that the log tells by then; contexts are built as they were when all was fitted.
+    Decisions that have grown older than the memory stay in the sums until all is fitted again.
 
     Args:
         config: The configuration.
@@ -106,7 +104,7 @@ def extend(config: Config, learned: Learned, history: History, time: int) -> Lea
     assert isinstance(learned.agent, ExtendableAgent)  # whoever calls it has asked
     if len(batch):
         learned.agent.extend(batch)
-    return replace(learned, keys=np.sort(np.concatenate([learned.keys, batch.keys])))
+    return replace(learned, pace=_pace(config, recent), keys=np.sort(np.concatenate([learned.keys, batch.keys])))
 
 
 def _among(keys: UIntArray, found: UIntArray) -> BoolArray:
@@ -166,7 +164,7 @@ def _batch(
     return Batch(observations, d.actions[rows], frame.reward[rows], frame.se[rows], d.key[rows], components=components)
 
 
-def _pace(config: Config, recent: History, agent: Agent, batch: Batch) -> LogPace:
+def _pace(config: Config, recent: History) -> LogPace:
     """Measure the pace, where there is such an arm on the users with whom business is as usual."""
     events = () if config.reward.funnel is None else config.reward.funnel.costs
     check_constraints(config.constraints, recent.modules, events)
@@ -176,36 +174,5 @@ def _pace(config: Config, recent: History, agent: Agent, batch: Batch) -> LogPac
     if arm is not None:
         usual[recent.decisions.user[arm == BUSINESS_AS_USUAL]] = True
     if usual.any():
-        arm_alone = recent.select_users(usual)
-        few = LogPace.measure(arm_alone, events, pace.period)
-        pace = replace(pace, rates=expected_rates(few.rates, arm_alone, agent, batch))
+        pace = replace(pace, rates=LogPace.measure(recent.select_users(usual), events, pace.period).rates)
     return pace
-
-
-def expected_rates(counted: Mapping[str, float], usual: History, agent: Agent, batch: Batch) -> dict[str, float]:
-    r"""Return the rate of each cost event where business is as usual, as the agent expects it of what was sent.
-
-    .. math:: \frac{1}{T} \Bigl( N + \sum_i \hat h(x_i, a_i) - y_i \Bigr)
-
-    with the N events of these users in their time T, and their decisions i that the agent has learned from, after
-    which an event was expected with the hazard h and occurred or not, y. The arm is small and such events are rare,
-    so that their number alone says little (12 events have an error of 29 %). The hazards rest on the messages of all
-    arms, and a limit by the agent's own hazards shares the error of their level with what is held to it. The
-    assumption is that a message costs as much whoever sent it. An agent that knows no hazards leaves the rates as
-    they were counted.
-
-    Args:
-        counted: Number of each event per user and week, as it was counted.
-        usual: The history of the users with whom business is as usual.
-        agent: The agent.
-        batch: What it has learned from, these users' decisions among others.
-    """
-    rows = batch[np.flatnonzero(_among(batch.keys, usual.decisions.key))]
-    if not len(rows) or rows.components is None or not isinstance(agent, ExtendableAgent):
-        return dict(counted)
-    weeks = float(events_and_time(usual, ())[1].sum()) / WEEK
-    expected, found = agent.expected_costs(rows), dict(counted)
-    for name, occurred in zip(rows.components.cost_names, rows.components.cost.T, strict=True):
-        if name in expected and name in found:
-            found[name] += float(np.nansum(expected[name] - occurred)) / weeks
-    return found
