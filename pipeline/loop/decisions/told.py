@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
+from crosschannel.core.errors import Fault, InputError
 from crosschannel.histories import Buckets, History
 from crosschannel.histories.eligibility import eligible_of_users, users_on_list
 
@@ -31,16 +32,39 @@ class Told:
     listed: BoolArray | None = None
 
     def eligible_of(self, history: History) -> BoolArray | None:
-        """Return what may be sent to the users of the bucket's history (U, sum of actions)."""
+        """Return what may be sent to the users of the bucket's history (U, sum of actions).
+
+        Raises:
+            InputError: If a user of the history is not in the bucket's table of users.
+        """
         return None if self.eligible is None else self.eligible[self._places(history)]
 
     def listed_of(self, history: History) -> BoolArray | None:
-        """Return which users of the bucket's history are on the list (U,)."""
+        """Return which users of the bucket's history are on the list (U,).
+
+        Raises:
+            InputError: If a user of the history is not in the bucket's table of users.
+        """
         return None if self.listed is None else self.listed[self._places(history)]
 
     def _places(self, history: History) -> IntArray:
         assert self.ids is not None  # where a file says something
-        return np.asarray(pd.Index(self.ids).get_indexer(pd.Index(history.user_ids.astype(str))), dtype=np.int64)
+        place = np.asarray(pd.Index(self.ids).get_indexer(pd.Index(history.user_ids.astype(str))), dtype=np.int64)
+        if len(unknown := np.flatnonzero(place < 0)):  # as an index, -1 would be the consent of another user
+            raise InputError(
+                [
+                    Fault(
+                        file=str(self.path),
+                        column="user_id",
+                        value=history.user_ids[unknown[0]],
+                        count=len(unknown),
+                        problem="the user is not in the bucket's table of users, for which --eligible and --only-users "
+                        "were read",
+                        remedy="The buckets changed meanwhile: decide again once they are written.",
+                    )
+                ]
+            )
+        return place
 
 
 def told_of_buckets(buckets: Buckets, eligible: Path | None, only_users: Path | None) -> list[Told]:
