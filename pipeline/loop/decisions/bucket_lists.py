@@ -1,4 +1,4 @@
-"""What files say of the users of each bucket: what may be sent to them, and whether they may get messages at all."""
+"""The files of --eligible and --only-users, divided by bucket: what may be sent to whom, and who may get messages."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from crosschannel.histories.eligibility import eligible_of_users, users_on_list
 
 
 @dataclass(frozen=True)
-class Told:
-    """A bucket, with what files say of its users.
+class ListedBucket:
+    """A bucket, with its users' rows of the files of --eligible and --only-users.
 
     Attributes:
         path: The bucket.
-        ids: Ids of the users as texts (u,); None where no file says anything.
-        eligible: What may be sent to them before guardrails (u, sum of actions); None where no file says it.
+        ids: Ids of the users as texts (u,); None without a file.
+        eligible: What may be sent to them before guardrails (u, sum of actions); None without such a file.
         listed: Which of them are on the list of users who may get messages (u,); None without a list.
     """
 
@@ -48,7 +48,7 @@ class Told:
         return None if self.listed is None else self.listed[self._places(history)]
 
     def _places(self, history: History) -> IntArray:
-        assert self.ids is not None  # where a file says something
+        assert self.ids is not None  # where there is a file
         place = np.asarray(pd.Index(self.ids).get_indexer(pd.Index(history.user_ids.astype(str))), dtype=np.int64)
         if len(unknown := np.flatnonzero(place < 0)):  # as an index, -1 would be the consent of another user
             raise InputError(
@@ -67,8 +67,8 @@ class Told:
         return place
 
 
-def told_of_buckets(buckets: Buckets, eligible: Path | None, only_users: Path | None) -> list[Told]:
-    """Return what files say of the users of each bucket; what is wrong with a file is said once for all of them.
+def list_buckets(buckets: Buckets, eligible: Path | None, only_users: Path | None) -> list[ListedBucket]:
+    """Return each bucket with its users' rows of the files, whose faults are those for all buckets together.
 
     Args:
         buckets: The bucketed log.
@@ -79,14 +79,14 @@ def told_of_buckets(buckets: Buckets, eligible: Path | None, only_users: Path | 
         InputError: If a file cannot be read, or does not fit the users of all buckets together.
     """
     if eligible is None and only_users is None:
-        return [Told(path) for path in buckets.paths]
+        return [ListedBucket(path) for path in buckets.paths]
     ids = [buckets.user_ids(path) for path in buckets.paths]
     everybody = np.concatenate(ids)
     ends = np.cumsum([len(one) for one in ids])[:-1]
     mask = None if eligible is None else eligible_of_users(eligible, buckets.modules, everybody)
     listed = None if only_users is None else users_on_list(only_users, everybody)
     masks, lists = _divided(mask, ends, len(ids)), _divided(listed, ends, len(ids))
-    return [Told(*each) for each in zip(buckets.paths, ids, masks, lists, strict=True)]
+    return [ListedBucket(*each) for each in zip(buckets.paths, ids, masks, lists, strict=True)]
 
 
 def _divided(rows: BoolArray | None, ends: IntArray, parts: int) -> Sequence[BoolArray | None]:
