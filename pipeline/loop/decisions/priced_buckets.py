@@ -173,7 +173,7 @@ class PricedBuckets:
         budgets = budgets_at(constraints, sum(one.with_slot for one in self.looked_at), pace.period, pace.rates)
         voting = Voting(constraints, pace.message_price, request.explore)
         files = VoteFiles.create(self.scratch / "votes", len(order), voting.of_block(agent, seen.of(order[:1])))
-        work = _BlockWork(request.run, request.device, modules, seen, files)
+        work = _BlockWork(run=request.run, device=request.device, modules=modules, seen=seen, files=files)
         items = [_Block(rows, order[rows]) for rows in blocks(len(order))]
 
         def votes_at(charged: FloatArray | None) -> PricedVotes:
@@ -220,7 +220,7 @@ def look_at_buckets(
     )
     items = [(bucket, scratch / bucket.path.name) for bucket in listed]
     found = tuple(passes.run(partial(_look_at, request=request, day=day), items, "reading buckets"))
-    return PricedBuckets(buckets, request, day, found, scratch, passes)
+    return PricedBuckets(buckets=buckets, request=request, day=day, looked_at=found, scratch=scratch, passes=passes)
 
 
 def _load_agent(run: Run, modules: ActionSpace, device: str) -> PriceableAgent:
