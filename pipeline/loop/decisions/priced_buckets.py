@@ -1,7 +1,8 @@
 """Decide bucket by bucket under constraints, whose prices rest on all users, with the bytes of one reading.
 
-The log is read once. What a pass finds of each user is kept below a folder, so that a process has a bucket or a block
-of users in memory, and a few numbers of each of the others:
+The passes read the log once; `decide` reads it once before them where --out is a folder by date, to find the slot to
+decide for. What a pass finds of each user is kept below a folder, so that a process has a bucket or a block of users in
+memory, and a few numbers of each of the others:
 
 1. Each bucket: who is decided for, what may be sent to whom, contexts.
 2. Each block of the agent's users, in the order of all users: votes and what they use. From these files follow the
