@@ -63,6 +63,7 @@ from crosschannel.pipeline.loop.deciding import (
     rolled_out,
     write_day,
 )
+from crosschannel.pipeline.loop.decisions.bucket_lists import ListedBucket, list_buckets
 from crosschannel.pipeline.loop.decisions.buckets import (
     BucketRequest,
     DecidedUsers,
@@ -72,8 +73,8 @@ from crosschannel.pipeline.loop.decisions.buckets import (
 )
 from crosschannel.pipeline.loop.decisions.consent import check_consent, refuse_open
 from crosschannel.pipeline.loop.decisions.eligible import Unsaid, eligible_before_guardrails, note_eligible
-from crosschannel.pipeline.loop.decisions.judged import check_gate, check_judged
 from crosschannel.pipeline.loop.decisions.priced_buckets import look_at_buckets
+from crosschannel.pipeline.loop.decisions.refusals import check_against_run, check_gate
 from crosschannel.pipeline.loop.decisions.slot_times import (
     asked_moment,
     check_covered,
@@ -83,7 +84,6 @@ from crosschannel.pipeline.loop.decisions.slot_times import (
     note_time_of_day,
     shows_slots,
 )
-from crosschannel.pipeline.loop.decisions.told import Told, told_of_buckets
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
 from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.run_files import remove_left_scratch, scratch_folder
@@ -152,7 +152,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     chosen = line.options
     if folder and Run.is_at(folder):
         asked = line.config.constraints
-        check_judged(asked, stored.constraints, greedy=chosen.greedy, require_gate=chosen.require_gate)
+        check_against_run(asked, stored.constraints, greedy=chosen.greedy, require_gate=chosen.require_gate)
     if chosen.out is None:
         raise UsageError("--out is missing: a folder of decisions by date, or a file that ends in .parquet or .csv")
     if chosen.shard is not None:
@@ -242,25 +242,25 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
         seed=chosen.seed,
         clear_ids=chosen.clear_ids,
     )
-    told = told_of_buckets(buckets, chosen.eligible, chosen.only_users)
+    listed = list_buckets(buckets, chosen.eligible, chosen.only_users)
     if run.constraints.names:
-        day = _decide_at_prices(buckets, told, request, Passes(engine), chosen)
+        day = _decide_at_prices(buckets, listed, request, Passes(engine), chosen)
     else:
-        day = _decide_each(buckets, told, request, engine, chosen)
+        day = _decide_each(buckets, listed, request, engine, chosen)
     _write(day, chosen, at)
 
 
 def _decide_each(
-    buckets: Buckets, told: Sequence[Told], request: BucketRequest, engine: Engine, chosen: argparse.Namespace
+    buckets: Buckets, listed: Sequence[ListedBucket], request: BucketRequest, engine: Engine, chosen: argparse.Namespace
 ) -> DecidedDay:
     """Decide for each user alone."""
-    found = decide_buckets(told, request, engine, chosen.shard)
+    found = decide_buckets(listed, request, engine, chosen.shard)
     _check_shown(found, buckets, request.at, chosen)
     return merge_days(found.days, by_value=buckets.manifest.numbered)
 
 
 def _decide_at_prices(
-    buckets: Buckets, told: Sequence[Told], request: BucketRequest, passes: Passes, chosen: argparse.Namespace
+    buckets: Buckets, listed: Sequence[ListedBucket], request: BucketRequest, passes: Passes, chosen: argparse.Namespace
 ) -> DecidedDay:
     """Decide at the prices of all users together, with what is found of each user below or beside --out meanwhile."""
     if chosen.shard is not None:
@@ -271,7 +271,7 @@ def _decide_at_prices(
     folder = (chosen.out.parent if _is_file(chosen.out) else chosen.out).absolute()
     remove_left_scratch(folder)
     with scratch_folder(folder) as scratch:
-        found = look_at_buckets(buckets, told, request, scratch, passes)
+        found = look_at_buckets(buckets, listed, request, scratch, passes)
         _check_shown(found.shown, buckets, request.at, chosen)
         return merge_days(found.decide(), by_value=buckets.manifest.numbered)
 

@@ -99,7 +99,13 @@ class Voting:
                 f"the agent has not learned the hazard of {missing[0]!r}: rewards need a funnel in which it is one of "
                 "the costs (`reward.funnel.costs`), and the agent enough messages"
             )
-        return PricedVotes(votes.values, votes.mask, use_of_votes(self.constraints, votes), votes.later, votes.floor)
+        return PricedVotes(
+            values=votes.values,
+            mask=votes.mask,
+            use=use_of_votes(self.constraints, votes),
+            later=votes.later,
+            floor=votes.floor,
+        )
 
     def in_memory(
         self, agent: PriceableAgent, observations: Observations, charged: FloatArray | None = None

@@ -84,7 +84,7 @@ class PassOrder:
     def from_state_dict(cls, state: Mapping[str, Any], user_keys: UIntArray, block: int) -> PassOrder:
         """Build the order from what `state_dict` returned, the keys of all users and the size of a block."""
         among = None if state["among"] is None else np.array(state["among"], dtype=np.int64)
-        return cls(user_keys, state["seed"], block, among, state["order"])
+        return cls(user_keys, seed=state["seed"], block=block, among=among, order=state["order"])
 
     def _shuffled(self, p: int) -> IntArray:
         """Return places in `among` (K,) in the order of pass p."""

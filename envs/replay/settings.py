@@ -102,7 +102,8 @@ def replay_spaces(log: ReplayLog) -> tuple[spaces.Dict, spaces.MultiDiscrete]:
 def draw_order(log: ReplayLog, rng: np.random.Generator, block: int, options: dict[str, Any]) -> PassOrder:
     """Draw the order of the users that the options choose, `block` users at a time."""
     among = log.users_of(options["among"]) if "among" in options else None
-    return PassOrder(log.user_keys, int(rng.integers(2**63)), block, among, options.get("order", "shuffled"))
+    seed = int(rng.integers(2**63))
+    return PassOrder(log.user_keys, seed=seed, block=block, among=among, order=options.get("order", "shuffled"))
 
 
 def acceptance_of(log: ReplayLog, tally: FloatArray, largest: float) -> Acceptance:

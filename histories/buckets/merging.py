@@ -39,7 +39,7 @@ def with_columns(history: History, columns: Sequence[str]) -> History:
 def merge(parts: Sequence[History], *, by_value: bool) -> History:
     """Return the history of all users of several histories, with users in the order of their ids.
 
-    A user is in one part only. All parts have the same modules, names of events, observation period and columns.
+    A user is in one part only. All parts have the same modules, names of events, observation period, columns and notes.
 
     Args:
         parts: The histories.

@@ -91,7 +91,7 @@ class Buckets:
         self.manifest.verify(self.folder, checksums=True)
 
     def read(self, path: Path, decided: Path | None = None) -> History:
-        """Read a bucket: the history of its users, as they are in the history of all users.
+        """Read a bucket: the history of its users, as they are in that of all users, with the notes of the folder.
 
         Args:
             path: The bucket.
@@ -160,7 +160,9 @@ class Buckets:
         history = replace(history, notes=(*joined.notes, *history.notes))
         history = with_columns(history, self.manifest.columns)
         arms = (read_arms if number is None else read_latest_arms)(decided, history.user_ids)
-        return with_arms_of_users(history, decided, arms)
+        history = with_arms_of_users(history, decided, arms)
+        # Counts of one bucket would stand for the whole log: `merge` keeps the notes of the first part.
+        return history if number is None else replace(history, notes=self.manifest.notes)
 
     def _history(
         self,

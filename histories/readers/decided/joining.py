@@ -149,9 +149,11 @@ def join_decisions(log: SourceRows, decided: SourceRows, modules: ActionSpace) -
         f"decisions of a policy: {len(wanted):,}, {np.count_nonzero(wanted):,} of them to send; in the place of rows "
         f"of the log: {np.count_nonzero(both):,}, {np.count_nonzero(both & sent):,} of which are sends"
     )
-    due = both.copy()
-    due[both] = wanted[row[both]]
-    notes = (note, *notes_on_delivery(due, sent))
+    # Also those without a row: a tool that failed may have written none.
+    due = wanted & (time <= log_time.max(initial=0))
+    delivered = np.zeros(len(wanted), dtype=bool)
+    delivered[row[both & sent]] = True
+    notes = (note, *notes_on_delivery(due, delivered))
     return JoinedDecisions(without_rows(log, both), decided, _renamed(log, decided, both, row), notes)
 
 

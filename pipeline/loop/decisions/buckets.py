@@ -22,10 +22,10 @@ from crosschannel.histories.logs import take_rows
 from crosschannel.histories.values.identifiers import order_of_ids
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day, rolled_out
+from crosschannel.pipeline.loop.decisions.bucket_lists import ListedBucket
 from crosschannel.pipeline.loop.decisions.consent import everything, open_columns
 from crosschannel.pipeline.loop.decisions.eligible import EligibleSource, Unsaid, eligible_before_guardrails
 from crosschannel.pipeline.loop.decisions.slot_times import few_times
-from crosschannel.pipeline.loop.decisions.told import Told
 from crosschannel.pipeline.reading import with_declared
 from crosschannel.pipeline.run_folder import Run
 
@@ -94,7 +94,7 @@ class DecidedUsers:
             nobody=self.nobody,
         )
 
-    def tells_of_all(self, at: int) -> bool:
+    def decides_alone(self, at: int) -> bool:
         """Return whether nothing that other users' buckets may show decides whether anything is decided at a time."""
         return self.first is not None and self.first < at and not (self.everything and self.open_columns)
 
@@ -109,7 +109,7 @@ def slots_of(buckets: Buckets, run: Run, engine: Engine) -> History:
 
 
 def decide_buckets(
-    buckets: Sequence[Told], request: BucketRequest, engine: Engine, part: str | None = None
+    buckets: Sequence[ListedBucket], request: BucketRequest, engine: Engine, part: str | None = None
 ) -> DecidedUsers:
     """Decide for the users of buckets, each a pure function of the bucket.
 
@@ -118,7 +118,7 @@ def decide_buckets(
     not mentioned, is a question about all users: a task that cannot answer it by its own buckets looks at the others.
 
     Args:
-        buckets: The buckets of the log, with what files say of their users.
+        buckets: The buckets of the log, with the lists of their users.
         request: What is decided.
         engine: What runs a function over buckets.
         part: `i/n`, the task i of n, whose buckets alone are decided for; None for all. A task beyond the number of
@@ -127,7 +127,7 @@ def decide_buckets(
     mine = buckets if part is None else shard(buckets, part)
     found = list(engine(partial(_decide_bucket, request=request), mine))
     decided = reduce(add, found) if found else None
-    if part is not None and (decided is None or not decided.tells_of_all(request.at)):
+    if part is not None and (decided is None or not decided.decides_alone(request.at)):
         places = {bucket.path for bucket in mine}
         others = [bucket for bucket in buckets if bucket.path not in places]
         looked = list(engine(partial(_decide_bucket, request=request, decides=False), others))
@@ -194,13 +194,15 @@ def _slots_of_bucket(path: Path, run: Run) -> History:
     return few.select_users(chosen)
 
 
-def _decide_bucket(bucket: Told, request: BucketRequest, *, decides: bool = True) -> DecidedUsers:
+def _decide_bucket(bucket: ListedBucket, request: BucketRequest, *, decides: bool = True) -> DecidedUsers:
     """Decide for the users of a bucket, or only look at what it shows."""
     history, eligible, receive, shown = look_at_bucket(bucket, request)
     return replace(shown, days=(_decide(history, eligible, receive, request),)) if decides else shown
 
 
-def look_at_bucket(bucket: Told, request: BucketRequest) -> tuple[History, BoolArray, BoolArray | None, DecidedUsers]:
+def look_at_bucket(
+    bucket: ListedBucket, request: BucketRequest
+) -> tuple[History, BoolArray, BoolArray | None, DecidedUsers]:
     """Read a bucket.
 
     Returns:

@@ -1,7 +1,8 @@
 """Decide bucket by bucket under constraints, whose prices rest on all users, with the bytes of one reading.
 
-The log is read once. What a pass finds of each user is kept below a folder, so that a process has a bucket or a block
-of users in memory, and a few numbers of each of the others:
+The passes read the log once; `decide` reads it once before them where --out is a folder by date, to find the slot to
+decide for. What a pass finds of each user is kept below a folder, so that a process has a bucket or a block of users in
+memory, and a few numbers of each of the others:
 
 1. Each bucket: who is decided for, what may be sent to whom, contexts.
 2. Each block of the agent's users, in the order of all users: votes and what they use. From these files follow the
@@ -35,9 +36,9 @@ from crosschannel.histories.values.identifiers import order_of_ids
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.command_line import one_thread
 from crosschannel.pipeline.loop.deciding import DecidedDay, day_of_users, draw, no_decisions, note_binding
+from crosschannel.pipeline.loop.decisions.bucket_lists import ListedBucket
 from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, DecidedUsers, look_at_bucket
 from crosschannel.pipeline.loop.decisions.day_users import DayRequest, DayUsers, users_of_day
-from crosschannel.pipeline.loop.decisions.told import Told
 from crosschannel.pipeline.loop.decisions.vote_files import VoteFiles, writing
 from crosschannel.pipeline.priced_votes import PricedVotes, Voting, blocks, find_prices
 from crosschannel.pipeline.pricing import check_priceable, price_table
@@ -173,7 +174,7 @@ class PricedBuckets:
         budgets = budgets_at(constraints, sum(one.with_slot for one in self.looked_at), pace.period, pace.rates)
         voting = Voting(constraints, pace.message_price, request.explore)
         files = VoteFiles.create(self.scratch / "votes", len(order), voting.of_block(agent, seen.of(order[:1])))
-        work = _BlockWork(request.run, request.device, modules, seen, files)
+        work = _BlockWork(run=request.run, device=request.device, modules=modules, seen=seen, files=files)
         items = [_Block(rows, order[rows]) for rows in blocks(len(order))]
 
         def votes_at(charged: FloatArray | None) -> PricedVotes:
@@ -188,13 +189,13 @@ class PricedBuckets:
 
 
 def look_at_buckets(
-    buckets: Buckets, told: Sequence[Told], request: BucketRequest, scratch: Path, passes: Passes
+    buckets: Buckets, listed: Sequence[ListedBucket], request: BucketRequest, scratch: Path, passes: Passes
 ) -> PricedBuckets:
     """Read every bucket of a log once, and write what its users look like below a folder.
 
     Args:
         buckets: The bucketed log.
-        told: Its buckets, with what files say of their users.
+        listed: Its buckets, with the lists of their users.
         request: What is decided.
         scratch: The folder.
         passes: How functions run over buckets and blocks.
@@ -218,9 +219,9 @@ def look_at_buckets(
         seed=request.seed,
         clear_ids=request.clear_ids,
     )
-    items = [(bucket, scratch / bucket.path.name) for bucket in told]
+    items = [(bucket, scratch / bucket.path.name) for bucket in listed]
     found = tuple(passes.run(partial(_look_at, request=request, day=day), items, "reading buckets"))
-    return PricedBuckets(buckets, request, day, found, scratch, passes)
+    return PricedBuckets(buckets=buckets, request=request, day=day, looked_at=found, scratch=scratch, passes=passes)
 
 
 def _load_agent(run: Run, modules: ActionSpace, device: str) -> PriceableAgent:
@@ -235,7 +236,7 @@ def _load_agent(run: Run, modules: ActionSpace, device: str) -> PriceableAgent:
     return agent
 
 
-def _look_at(item: tuple[Told, Path], request: BucketRequest, day: DayRequest) -> LookedAt:
+def _look_at(item: tuple[ListedBucket, Path], request: BucketRequest, day: DayRequest) -> LookedAt:
     """Read a bucket, and write what its users look like into a folder."""
     bucket, folder = item
     history, eligible, receive, shown = look_at_bucket(bucket, request)

@@ -146,6 +146,27 @@ def test_a_decision_that_was_not_delivered_stays_what_was_decided(tmp_path, fold
     assert not read_history(tmp_path / "none", decided).cautions
 
 
+def test_messages_of_times_without_any_row_are_not_delivered(tmp_path, folders):
+    """The tool failed at two times and wrote nothing of them, and worked again afterwards."""
+    history, _, decided = folders
+    d, times = history.decisions, np.unique(history.decisions.time)[-4:]
+    frame, events = history.decisions_frame(), history.events_frame().drop(columns="decision_id")
+    due = (
+        np.isin(d.time, times) & (some_arms(history)[d.user] != "business_as_usual") & history.modules.sends(d.actions)
+    )
+
+    def cautions(name: str, rows: np.ndarray) -> tuple[str, ...]:
+        log = History.from_tables(frame[rows], events, history.modules, span=history.span, name=name)
+        write_history(log, tmp_path / name)
+        return read_history(tmp_path / name, decided).cautions
+
+    failed = np.isin(d.time, times[:2])
+    (caution,) = cautions("failed", ~failed)
+    assert caution.startswith(f"{(due & failed).sum()} of {due.sum()} decided messages")
+    # What was decided for a time after the log's last row is not due yet.
+    assert not cautions("begun", d.time < times[2])
+
+
 def test_a_message_that_nobody_decided_is_refused(tmp_path, folders):
     history, log, decided = folders
     file = decided_days(decided)[1] / DECISIONS_FILE

@@ -1,4 +1,4 @@
-"""What the training and the evaluation of a run allow decisions to do."""
+"""Refuse decisions that the training or the evaluation of a run does not cover."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_gate(folder: Path, allow_classes: Collection[str] = ()) -> None:
         )
 
 
-def check_judged(asked: Constraints, trained: Constraints, *, greedy: bool, require_gate: bool) -> None:
+def check_against_run(asked: Constraints, trained: Constraints, *, greedy: bool, require_gate: bool) -> None:
     """Refuse what the training has not priced, and with --require-gate a policy that the verdict is not on.
 
     Args:
