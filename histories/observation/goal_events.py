@@ -76,7 +76,8 @@ def _currencies(history: History, goal: Goal, rows: IntArray) -> Iterator[str]:
         yield (
             f"amounts of {goal.event!r} are of two kinds of users with nobody in between: a usual amount is at most "
             f"{medians[k - 1]:g} for {k:,} of them, and at least {medians[k]:g} for {len(medians) - k:,}. If these are "
-            "two currencies or units, convert them: the larger amounts decide every effect"
+            "two currencies or units, convert them: the larger amounts decide every effect. Two plans, such as one by "
+            "month and one by year, may stay"
         )
 
 
