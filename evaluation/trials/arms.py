@@ -277,12 +277,16 @@ def _arms_by_user(
 
 
 def _with_several_arms(history: History, names: ObjectArray | None, start: int) -> BoolArray:
-    """Return which users (U,) have a decision of another arm than their own (`names`, or None) since the start."""
+    """Return which users (U,) have a decision of another arm than their own (`names`, or None) since the start.
+
+    Nobody where a decision has an arm that nobody's own is: users' arms are then not those that decisions name.
+    """
     decisions, found = history.decisions, np.zeros(history.n_users, dtype=bool)
     if decisions.arm is not None and names is not None:
         own = names[decisions.user]
         rows = ~pd.isna(decisions.arm) & ~pd.isna(own) & (decisions.time >= start)
-        found[decisions.user[rows & (decisions.arm != own)]] = True
+        if set(decisions.arm[rows]) <= set(names[~pd.isna(names)]):
+            found[decisions.user[rows & (decisions.arm != own)]] = True
     return found
 
 

@@ -35,15 +35,20 @@ def goal_notes(history: History, goals: Sequence[Goal]) -> tuple[str, ...]:
         history: The log.
         goals: The goals; those whose events the log does not have are left out.
     """
-    notes = list(joining_notes(history)) if len(history.decisions) else []
-    for goal in goals if len(history.decisions) else ():
+    if not len(history.decisions):
+        return ()
+    notes, counted = list[str](), np.zeros(len(history.events), dtype=bool)
+    for goal in goals:
         try:
             rows = np.flatnonzero(history.are_events([goal.event]))
         except ConfigError:  # the rewards refuse it, and name the events that there are
             continue
+        counted[rows] = True
         notes += [*_sign(history, goal, rows), *_silence(history, goal, rows), *_currencies(history, goal, rows)]
         if len(rows) and (history.events.time[rows] % HOUR != 0).mean() > SHARE_OF_FINE_TIMES:
             notes += [*_copies(history, goal, rows), *_two_names(history, goal, rows)]
+    # Whoever churned is not decided about: churn is never before.
+    notes += joining_notes(history, counted & ~np.isin(history.events.event, history.churn_codes))
     return tuple(f"{CAUTION}{note}" for note in dict.fromkeys(notes))
 
 
@@ -76,7 +81,8 @@ def _currencies(history: History, goal: Goal, rows: IntArray) -> Iterator[str]:
         yield (
             f"amounts of {goal.event!r} are of two kinds of users with nobody in between: a usual amount is at most "
             f"{medians[k - 1]:g} for {k:,} of them, and at least {medians[k]:g} for {len(medians) - k:,}. If these are "
-            "two currencies or units, convert them: the larger amounts decide every effect"
+            "two currencies or units, convert them: the larger amounts decide every effect. Two plans, such as one by "
+            "month and one by year, may stay"
         )
 
 

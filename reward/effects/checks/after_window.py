@@ -104,9 +104,11 @@ def check_after_window(effect: Effect, later: Effect, messages: Effect, length: 
     if not later.se > 0:
         return None
     alike = effect.value * messages.value if np.isfinite(messages.value) else 0.0
-    error = effect.value * messages.se if np.isfinite(messages.se) else 0.0
     value = later.value - alike
-    p = two_sided_p_value(value / float(np.hypot(later.se, error)), later.n_users - 1)
+    # The error of a product of two estimates, by the delta method.
+    errors = (later.se, effect.value * messages.se, effect.se * messages.value)
+    error = float(np.sqrt(sum(one**2 for one in errors if np.isfinite(one))))
+    p = two_sided_p_value(value / error, later.n_users - 1)
     text = f"in the {length // DAY:g} d after the window a message changes {value:+.3g}, p = {p:.2g}"
     if p < SIGNIFICANCE_LEVEL and value * effect.value < 0 and abs(value) >= MIN_SHARE_TAKEN_BACK * abs(effect.value):
         text += (

@@ -9,7 +9,13 @@ from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.checks.check import MIN_SHARE, SIGNIFICANCE_LEVEL, Check
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects
-from crosschannel.reward.effects.event_study import EventTimes, measure_base, measure_shifted, seen_outcomes
+from crosschannel.reward.effects.event_study import (
+    EventTimes,
+    measure_base,
+    measure_shifted,
+    messages_between,
+    seen_outcomes,
+)
 from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.measurement.outcomes import Outcomes
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
@@ -20,6 +26,8 @@ NAME = "hours before"
 #: The hours before a message, which are compared with the same ones a day earlier.
 HOURS = 3
 TIMES = EventTimes(f"{HOURS}h", 1, 1)
+#: No other message may lie in all of this time before a message: it would act in the hours that are compared.
+ALONE = DAY + HOURS * HOUR + 12 * HOUR
 #: With fewer goal events that are not at whole hours, the log does not say what happened in hours.
 SHARE_OF_FINE_TIMES = 0.5
 
@@ -32,8 +40,9 @@ def hours_before(fitted: TreatmentEffects, history: History) -> Check | None:
     by the reward's own kind; 0 where trends are parallel. Messages whose times are an hour late, such as local times
     that are read as UTC, act before their own time: much of the effect is then in the window before, which is
     subtracted. In bins of a day that is a small difference, in a few hours a clear one. A message that follows what its
-    user just did looks alike, and is no less a fault. Only `did`: covariates of the adjusted kinds hold these hours.
-    None where goal events have whole hours or dates only.
+    user just did looks alike, and is no less a fault. Decisions with another message in the day and a half before are
+    left out on both sides: with a gap between messages, controls have more of them in these hours.
+    Only `did`: covariates of other kinds hold these hours. None where goal events have whole hours or dates only.
 
     Args:
         fitted: The model, fitted on the history.
@@ -63,6 +72,8 @@ def outcomes_before(
 ) -> Outcomes:
     """Return the decisions with the change from the hours a day before to the hours just before.
 
+    Those with another message in the time before have none.
+
     Args:
         outcomes: What the reward measured.
         history: The history.
@@ -72,7 +83,8 @@ def outcomes_before(
     around = measure_base(history, spec, TIMES, preprocessing)
     yesterday = measure_shifted(history, spec, TIMES, around, -DAY)
     changed = replace(outcomes, pre=yesterday.pre, post=around.pre)
-    return seen_outcomes(changed, history, spec, around.observed & yesterday.observed, -(DAY + HOURS * HOUR), 0)
+    seen = around.observed & yesterday.observed & ~messages_between(history, -ALONE, 0)
+    return seen_outcomes(changed, history, spec, seen, -ALONE, 0)
 
 
 def check_hours_before(before: Effect, effect: Effect) -> Check | None:

@@ -133,6 +133,22 @@ def test_users_who_change_their_arm_count_in_the_first():
     assert any("several arms" in note for note in users.notes)
 
 
+def test_a_column_of_users_with_other_names_than_those_of_decisions_changes_nobody():
+    """Decisions of a user say `agent` or `holdout`, whatever the arm of the trial in the table of users."""
+    history = trial_history(arms_in="decisions", users=300)
+    own = np.array([None] * 300, dtype=object)
+    own[history.decisions.user] = history.decisions.arm
+    tables = {
+        name: history.users.assign(arm=np.where(own == "agent", "agent", name)) for name in ("control", "holdout")
+    }
+    for users in tables.values():
+        assert not trial_users(replace(history, users=users), SETTINGS, END).changed.any()
+    # The same names: a user whose column says otherwise than the decisions did change.
+    swapped = tables["holdout"]["arm"].map({"agent": "holdout", "holdout": "agent"})
+    users = trial_users(replace(history, users=history.users.assign(arm=swapped)), SETTINGS, END)
+    assert users.changed.sum() == len(np.unique(history.decisions.user))
+
+
 def test_users_who_join_enter_later_and_those_that_were_never_seen_do_not():
     history = trial_history(joined=0.3)
     users = trial_users(history, SETTINGS, START + 7 * DAY)

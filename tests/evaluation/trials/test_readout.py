@@ -230,6 +230,21 @@ def test_arms_that_differed_before_are_found():
     assert trial.verdict == NOT_VALID
 
 
+def test_an_attribute_that_treatment_changed_is_named_and_leaves_the_trial_valid():
+    """The table of users is one of today: of the treated 10 % have unsubscribed, of the others 5 %."""
+    history = trial_history(10, users=6000)
+    agent = (history.users["arm"] == "agent").to_numpy()
+    gone = np.random.default_rng(0).random(6000) < np.where(agent, 0.1, 0.05)
+    users = history.users.assign(email=np.where(gone, "unsubscribed", "subscribed"))
+    trial = read_trial(replace(history, users=users), SETTINGS, GOALS)
+    check = next(check for check in trial.checks if check.name == "balance of attributes")
+    assert (check.passed, check.invalidates) == (False, False)
+    assert check.p_value < 1e-6
+    assert "email" in check.finding
+    assert "treatment changes" in check.remedy
+    assert trial.verdict == read_trial(history, SETTINGS, GOALS).verdict != NOT_VALID
+
+
 def test_arms_that_depend_on_the_day_are_not_valid():
     """Each decision has an arm of its own, so that no user is in any."""
     history = trial_history(20, arms_in="decisions")

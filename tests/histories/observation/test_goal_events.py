@@ -107,6 +107,7 @@ def test_amounts_in_two_currencies_are_named() -> None:
     spent, value = (Goal("order", measure="value"),), np.random.default_rng(1).gamma(2.0, 15.0, len(user))
     (note,) = goal_notes(log(user, time, name, np.where(user % 3 == 0, 160 * value, value)), spent)
     assert "amounts of 'order' are of two kinds of users with nobody in between" in note
+    assert "Two plans" in note
 
 
 @pytest.mark.parametrize("spread", [0.5, 1.0, 2.0, 3.0])

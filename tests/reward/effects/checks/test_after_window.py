@@ -76,6 +76,10 @@ def test_what_it_says():
     assert "in the 5 d after the window a message changes -0.2" in found.text
     # A cap on messages explains it: a message leaves two thirds of a message fewer.
     assert check_after_window(effect, later, replace(none, value=-2 / 3), 5 * DAY).status == "passed"
+    # What fewer messages take is as uncertain as the effect is: -.3 + .4 x .3 = -.18, with an error of .02 or .12.
+    fewer, later_too = replace(none, value=-0.4), replace(later, value=-0.3)
+    assert check_after_window(effect, later_too, fewer, 5 * DAY).status == "failed"
+    assert check_after_window(replace(effect, se=0.3), later_too, fewer, 5 * DAY).status == "passed"
     # Less than half of the effect, the same direction, and noise.
     assert check_after_window(effect, replace(later, value=-0.1), none, 5 * DAY).status == "passed"
     assert check_after_window(effect, replace(later, value=0.2), none, 5 * DAY).status == "passed"

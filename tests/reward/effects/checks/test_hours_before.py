@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.history import History
-from crosschannel.histories.logs import EventLog
+from crosschannel.histories.logs import DecisionLog, EventLog
 from crosschannel.reward.effects import diagnose
-from crosschannel.reward.effects.checks.hours_before import NAME, check_hours_before, hours_before
+from crosschannel.reward.effects.checks.hours_before import NAME, check_hours_before, hours_before, outcomes_before
 from crosschannel.reward.effects.checks.rewards import run_reward_tests
 from crosschannel.reward.effects.estimates import Effect
-from tests.reward.effects.checks.logs import Rule, at_random, by_level, daily_log, did
+from tests.reward.effects.checks.logs import MODULES, START, Rule, at_random, by_level, daily_log, did
 
 
 def prompt_log(seed: int, late: int = 0, rule: Rule = at_random, users: int = 600, first: int = 0) -> History:
@@ -60,6 +61,82 @@ def test_right_clocks_pass():
             history = prompt_log(seed, rule=rule, users=120)
             failed += hours_before(did(history), history).status == "failed"
     assert failed <= 6
+
+
+def gapped_log(
+    seed: int, gap: int, each: int, chance: float = 0.25, late: int = 0, users: int = 150, days: int = 14
+) -> History:
+    """Draw a log of random messages to users without one in the last `gap` hours, in slots every `each` hours.
+
+    A message makes .4 orders, three hours later on average, beside .5 a day; times of messages are `late` microseconds.
+    """
+    rng, slots = np.random.default_rng(seed), days * 24 // each
+    sent = np.zeros((slots, users), dtype=bool)
+    for k in range(slots):
+        recent = sent[max(k - gap // each + 1, 0) : k].any(axis=0)
+        sent[k] = ~recent & (rng.random(users) < chance)
+    user, slot = (part.ravel() for part in np.meshgrid(np.arange(users), np.arange(slots), indexing="ij"))
+    actions, end = sent.T.ravel(), days * DAY
+    rows = np.flatnonzero(actions)
+    rows = np.repeat(rows, rng.poisson(0.4, len(rows)))
+    n = rng.poisson(0.5 * users * days)
+    who = np.concatenate([user[rows], rng.integers(0, users, n)])
+    after = 1 + rng.exponential(3 * HOUR, len(rows)).astype(np.int64)
+    when = np.concatenate([slot[rows] * each * HOUR + after, rng.integers(0, end, n)])
+    order = np.flatnonzero(when < end)
+    order = order[np.lexsort((when[order], who[order]))]
+    ids = np.array([f"{u}-{k}" for u, k in zip(user.tolist(), slot.tolist(), strict=True)], dtype=object)
+    nothing = np.full(len(user), np.nan)
+    return History.from_arrays(
+        DecisionLog(
+            id=ids,
+            key=keys(ids),
+            user=user,
+            time=START + slot * each * HOUR + late,
+            actions=actions[:, None].astype(np.int64),
+            propensity=nothing[:, None],
+            joint=nothing,
+        ),
+        EventLog(
+            user=who[order],
+            time=START + when[order],
+            event=np.zeros(len(order), dtype=np.int64),
+            value=np.ones(len(order)),
+        ),
+        modules=MODULES,
+        user_ids=np.array([f"u{i:04d}" for i in range(users)], dtype=object),
+        event_names=("order",),
+        span=(START, START + end),
+    )
+
+
+@pytest.mark.parametrize(("gap", "each", "chance"), [(6, 2, 0.1), (12, 4, 0.25), (24, 4, 0.25), (48, 8, 0.25)])
+def test_right_clocks_pass_whatever_the_gap_between_messages(gap: int, each: int, chance: float):
+    """Controls had messages in the gap, sent decisions none. At 5 %: at most 3 of 10 with a probability of .999."""
+    found = []
+    for seed in range(10):
+        history = gapped_log(seed, gap, each, chance)
+        found.append(hours_before(did(history), history))
+    assert sum(check.status == "failed" for check in found) <= 3
+
+
+def test_a_late_clock_is_found_with_a_gap_between_messages():
+    history = gapped_log(0, 48, 8, late=HOUR, users=300)
+    assert hours_before(did(history), history).status == "failed"
+
+
+def test_decisions_with_another_message_before_are_left_out():
+    """On both sides: in a log of a slot a day no decision counts whose user had a message the day before."""
+    history = prompt_log(0, users=60)
+    fitted, d = did(history), history.decisions
+    sent = history.modules.sends(d.actions).reshape(60, -1)
+    outcomes = outcomes_before(fitted.outcomes, history, fitted.model.spec)
+    after_one = np.zeros_like(sent)
+    after_one[:, 1:] = sent[:, :-1]
+    assert not outcomes.observed[after_one.ravel()].any()
+    kept = outcomes.observed & ~after_one.ravel()
+    assert kept[outcomes.treated].any()
+    assert kept[outcomes.control].any()
 
 
 def test_a_clock_of_whole_hours_says_nothing():
