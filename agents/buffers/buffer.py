@@ -43,19 +43,7 @@ def check_batch(batch: Batch, modules: ActionSpace) -> None:
         ("actions", actions, ~modules.valid(actions), "is not an action", f"Actions are codes of {modules}."),
     ):
         if wrong.any():
-            row = int(wrong.argmax())
-            value = np.asarray(values[row]).tolist() if column != "context" else None
-            faults.append(
-                Fault(
-                    file="batch",
-                    problem=problem,
-                    remedy=remedy,
-                    column=column,
-                    row=row + 1,
-                    value=value,
-                    count=int(wrong.sum()),
-                )
-            )
+            faults.append(_fault(column, values if column != "context" else None, wrong, problem, remedy))
     if batch.components is not None:
         faults += _faults_of_components(batch.components)
     if faults:
@@ -72,20 +60,22 @@ def _faults_of_components(parts: Components) -> list[Fault]:
         ("components.cost", parts.cost, ~_is_flag(parts.cost).all(1), flag),
     ):
         if wrong.any():
-            row = int(wrong.argmax())
-            value = np.asarray(values[row]).tolist()
-            faults.append(
-                Fault(
-                    file="batch",
-                    problem=problem,
-                    remedy=remedy,
-                    column=column,
-                    row=row + 1,
-                    value=value,
-                    count=int(wrong.sum()),
-                )
-            )
+            faults.append(_fault(column, values, wrong, problem, remedy))
     return faults
+
+
+def _fault(column: str, values: Any, wrong: BoolArray | np.bool_, problem: str, remedy: str) -> Fault:
+    """Return the fault of a column at its first wrong row, with the value there unless `values` is None."""
+    row = int(np.argmax(wrong))
+    return Fault(
+        file="batch",
+        problem=problem,
+        remedy=remedy,
+        column=column,
+        row=row + 1,
+        value=None if values is None else np.asarray(values[row]).tolist(),
+        count=int(wrong.sum()),
+    )
 
 
 def _is_flag(values: FloatArray) -> BoolArray:

@@ -173,9 +173,9 @@ def day_of_users(request: DayRequest, users: DayUsers, chosen: Decisions, prices
     """
     modules, at, version, decides = users.modules, request.at, request.version, users.decides
     out = no_decisions(modules, len(decides))
-    out.actions[decides], out.probabilities[decides], out.joint[decides] = (
-        *(chosen.actions, chosen.probabilities, chosen.joint),
-    )
+    out.actions[decides] = chosen.actions
+    out.probabilities[decides] = chosen.probabilities
+    out.joint[decides] = chosen.joint
     agents.check_decisions(modules, out, users.eligible)
     ids = _decision_ids(users.user_ids[users.users], at, None if request.clear_ids else request.trained_with.history)
     log = DecisionLog(

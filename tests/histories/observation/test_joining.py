@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crosschannel.core.action_space import ActionSpace, Module
+from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.goals import Goal
@@ -40,6 +41,13 @@ def log(
     who, when = rng.integers(0, USERS, n), rng.integers(0, DAYS * DAY, n)
     there = active_before | (when >= start[who] * DAY + 10 * HOUR)
     who, when = who[there], when[there]
+    observed_from = np.zeros(USERS, dtype=np.int64) if known else start * DAY + 10 * HOUR * (start > 0)
+    events = EventLog(user=who, time=when, event=np.zeros(len(who), dtype=np.int64), value=np.ones(len(who)))
+    return replace(history_of(user, day, sent, events), observed_from=observed_from)
+
+
+def history_of(user: IntArray, day: IntArray, sent: BoolArray, events: EventLog) -> History:
+    """Return a history of decisions at ten o'clock, sorted by user and day, and of orders and opens."""
     ids = np.array([f"{u}-{k}" for u, k in zip(user.tolist(), day.tolist(), strict=True)], dtype=object)
     return History.from_arrays(
         DecisionLog(
@@ -51,12 +59,11 @@ def log(
             propensity=np.full((len(user), 1), np.nan),
             joint=np.full(len(user), np.nan),
         ),
-        EventLog(user=who, time=when, event=np.zeros(len(who), dtype=np.int64), value=np.ones(len(who))),
+        events,
         modules=ActionSpace([Module("channel", ("none", "email"))]),
         user_ids=np.array([f"u{i:03d}" for i in range(USERS)], dtype=object),
-        event_names=("order",),
+        event_names=("order", "open"),
         span=(0, DAYS * DAY),
-        observed_from=np.zeros(USERS, dtype=np.int64) if known else start * DAY + 10 * HOUR * (start > 0),
     )
 
 
@@ -83,23 +90,8 @@ def ordinary(seed: int, per_week: int | None, messages: float = 0.5) -> History:
     delay = rng.integers(1, 12 * HOUR, len(opener))
     when = np.concatenate([rng.integers(0, DAYS * DAY, orders), opened * DAY + 10 * HOUR + delay])
     name = np.repeat([0, 1], [orders, len(opener)])
-    ids = np.array([f"{u}-{k}" for u, k in zip(user.tolist(), day.tolist(), strict=True)], dtype=object)
-    return History.from_arrays(
-        DecisionLog(
-            id=ids,
-            key=keys(ids),
-            user=user,
-            time=day * DAY + 10 * HOUR,
-            actions=sent.T[decided.T][:, None].astype(np.int64),
-            propensity=np.full((len(user), 1), np.nan),
-            joint=np.full(len(user), np.nan),
-        ),
-        EventLog(user=who, time=when, event=name, value=np.ones(len(who))),
-        modules=ActionSpace([Module("channel", ("none", "email"))]),
-        user_ids=np.array([f"u{i:03d}" for i in range(USERS)], dtype=object),
-        event_names=("order", "open"),
-        span=(0, DAYS * DAY),
-    )
+    events = EventLog(user=who, time=when, event=name, value=np.ones(len(who)))
+    return history_of(user, day, sent.T[decided.T], events)
 
 
 def notes(history: History, goals: tuple[Goal, ...] = (Goal("order"),)) -> list[str]:
