@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.engines.local import run_in_processes, run_locally
+from crosschannel.engines.local import ProcessPool, run_locally
 from crosschannel.engines.ray import run_on_ray
 from crosschannel.engines.spark import run_on_spark
 
@@ -48,7 +48,7 @@ def make_engine(name: str, workers: int = 2, address: str | None = None) -> Engi
         return functools.partial(run_on_spark, workers=workers, address=address)
     if address is not None:
         raise ConfigError(f"the engine {name!r} runs on this machine and has no address, but {address!r} is given")
-    return run_locally if name == "local" else functools.partial(run_in_processes, workers=workers)
+    return run_locally if name == "local" else ProcessPool(workers)
 
 
 def shard(items: Sequence[Item], part: str) -> Sequence[Item]:

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,33 @@ def test_a_pool_gives_what_this_process_gives():
     processes = set(make_engine("processes", 2)(process_of, items))
     assert os.getpid() not in processes
     assert set(run_locally(process_of, items)) == {os.getpid()}
+
+
+def test_processes_stay_from_one_pass_to_the_next():
+    engine = make_engine("processes", 1)
+    first, again = (set(engine(process_of, [1, 2, 3])) for _ in range(2))
+    assert first == again
+    assert len(first) == 1
+    os.kill(first.pop(), signal.SIGKILL)  # between two passes
+    assert len(set(engine(process_of, [1, 2, 3])) | again) == 2
+
+
+def written(item: Path) -> Path:
+    time.sleep(0.05)
+    item.write_text("")
+    return item
+
+
+def test_nothing_of_a_pass_that_was_given_up_still_runs(tmp_path):
+    engine = make_engine("processes", 2)
+    found = engine(written, [tmp_path / str(index) for index in range(40)])
+    next(found)
+    found.close()
+    after = set(tmp_path.iterdir())
+    assert list(engine(process_of, [1]))
+    time.sleep(0.2)
+    assert set(tmp_path.iterdir()) == after
+    assert len(after) < 40
 
 
 def test_sums_are_equal_in_any_order():
