@@ -18,8 +18,8 @@ from crosschannel.agents.funnel.values import ALL_SENDS, Effects, Heads
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 #: Contexts of each half of the users at which the policies are valued.
 CONTEXTS = 512
-#: A larger weight is taken while its policy is worse than the best by less than so many standard errors: how effects
-#: differ is ignored only where following it costs something.
+#: Standard errors by which a policy may earn less than the best, and by which one that follows slopes has to earn more
+#: than one that does not.
 MARGIN = 0.5
 
 
@@ -35,9 +35,10 @@ def personal_weight(
     by effects, so that slopes may predict rewards and still choose badly; the half that did not choose does not share
     the errors of the one that did. The weight is the largest whose V is not below that of the best by more than
     `MARGIN` standard errors of the difference, from the posterior of the heads that judge: priors shrink these, and the
-    halves know less than the whole, which both favour small weights. Values are those of messages, before costs and
-    without what surrogates miss; every action counts as eligible, as the rows do not say which were. The assumption is
-    that the slopes of both halves are the same but for their noise.
+    halves know less than the whole, which both favour small weights. It is 0 where no V is above V(0) by as many
+    standard errors: then the log does not tell that anything personal earns more than one message for all. Values are
+    those of messages, before costs and without what surrogates miss; every action counts as eligible, as the rows do
+    not say which were. The assumption is that the slopes of both halves are the same but for their noise.
 
     Cross-fitted values of targeting: Yadlowsky, Fleming, Shah, Brunskill & Wager (2021), "Evaluating treatment
     prioritization rules via rank-weighted average treatment effects", arXiv 2111.07966.
@@ -55,10 +56,11 @@ def personal_weight(
         effects = Effects.build(design, judging[fold], x, None)
         earned = [_values(design, choosing[1 - fold], weight, judging[fold], effects, x) for weight in WEIGHTS]
         total = total + torch.stack(earned) / len(contexts)
-    best = int(total[:, 0].argmax())
-    below = total[best] - total
-    allowed = below[:, 0] <= MARGIN * below[:, 1:].std(1)
-    return WEIGHTS[int(allowed.nonzero().max())]
+    below, above = total[total[:, 0].argmax()] - total, total - total[0]
+    near_the_best = below[:, 0] <= MARGIN * below[:, 1:].std(1)
+    confirmed = above[:, 0] > MARGIN * above[:, 1:].std(1)
+    followed = (near_the_best & confirmed).nonzero()
+    return WEIGHTS[int(followed.max())] if len(followed) else 0.0
 
 
 def contexts_to_judge(messages: FunnelRows) -> list[Tensor]:
