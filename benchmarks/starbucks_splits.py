@@ -23,7 +23,7 @@ from crosschannel.core.arrays import FloatArray
 from crosschannel.evaluation import LoggedDecisions, importance_weights
 from crosschannel.pipeline.building import TrainingData, prepare
 from crosschannel.pipeline.configuration import Config, load_config
-from crosschannel.pipeline.judgement.comparators import constant_actions, one_hot
+from crosschannel.pipeline.judgement.constants import constant_actions, one_hot
 from crosschannel.pipeline.judgement.judging import fit_outcomes, greedy_probabilities, policy_at
 
 #: Messages that a constant offer must have among the training users.

@@ -16,7 +16,6 @@ from crosschannel.evaluation import (
     Interval,
     LoggedDecisions,
     Support,
-    effective_sample_size,
     headline,
     t_interval,
     user_bootstrap,
@@ -25,9 +24,15 @@ from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.estimates import reason_not_identified, reason_of_weights
 from crosschannel.evaluation.estimators import Terms, optimal_baseline
 from crosschannel.evaluation.stacked_terms import StackedTerms
-from crosschannel.histories import guarded_mask
-from crosschannel.pipeline.building import Split, TrainingData
+from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.judgement.constants import (
+    BestConstants,
+    constant_actions,
+    constant_weights,
+    constants_of,
+    one_hot,
+)
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
 from crosschannel.pipeline.judgement.records import Comparator
 
@@ -60,114 +65,6 @@ class Candidate:
     weights: FloatArray
     unsupported: float
     truth: float = math.nan
-
-
-def one_hot(modules: ActionSpace, actions: IntArray) -> list[FloatArray]:
-    """Return the probabilities (n, *shape(m)) per module of a policy that chooses given actions (n, M)."""
-    rows = np.arange(len(actions))
-    found = []
-    for m in range(len(modules)):
-        flat = np.zeros((len(actions), modules.n_table_cells(m)))
-        flat[rows, modules.table_cell(m, actions)] = 1.0
-        found.append(flat.reshape(len(actions), *modules.shape(m)))
-    return found
-
-
-def constant_actions(modules: ActionSpace, mask: BoolArray, action: Sequence[int] | IntArray) -> IntArray:
-    """Return one action (n, M) at slots where all of its parts are eligible by a mask (n, A), and nothing elsewhere.
-
-    The action (M,) is the same at all slots, or (n, M) one at each.
-    """
-    wanted = np.array(np.broadcast_to(np.asarray(action, dtype=np.int64), (len(mask), len(modules))))
-    eligible, rows = np.ones(len(mask), dtype=bool), np.arange(len(mask))
-    for m, part in enumerate(modules.split(modules.feasible_mask(mask))):
-        eligible &= part[rows, wanted[:, m]] | ((m > 0) & (wanted[:, 0] == 0))
-    wanted[~eligible] = 0
-    return modules.canonical(wanted)
-
-
-def constant_weights(log: LoggedDecisions, mask: BoolArray, m: int, code: int | IntArray) -> FloatArray:
-    r"""Return the weights (n,) of the policy that always chooses one action of module m, and the others as logged.
-
-    .. math:: w = \mathbb{1}[a_m = a] / \mu_m(a)
-
-    where the action is eligible and something is sent. Elsewhere a channel is not used, so that nothing is sent, and
-    another module is chosen as logged.
-
-    Args:
-        log: The log, with propensities.
-        mask: Eligible actions (n, A).
-        m: The module.
-        code: The action, or one for each decision (n,).
-    """
-    modules, chosen = log.modules, log.actions[:, m]
-    eligible = modules.conditional_mask(m, modules.feasible_mask(mask), log.actions)[np.arange(len(log)), code]
-    if m == 0:
-        return np.asarray((chosen == np.where(eligible, code, 0)) / log.propensity[:, 0])
-    decides = eligible & modules.sends(log.actions)
-    return np.where(decides, (chosen == code) / np.where(decides, log.propensity[:, m], 1.0), 1.0)
-
-
-@dataclass(frozen=True)
-class BestConstants:
-    """The best constant actions on the users that chose them.
-
-    Attributes:
-        modules: The best action of each module, every other module chosen as logged.
-        whole: The best whole action: those, each given the earlier ones, in canonical form.
-    """
-
-    modules: tuple[int, ...]
-    whole: tuple[int, ...]
-
-
-def best_constants(
-    log: LoggedDecisions, mask: BoolArray, rewards: FloatArray, counts: FloatArray, min_ess: float
-) -> BestConstants:
-    """Return the best action of each module by its estimated value, and the whole action that they make.
-
-    The estimate is IPS with the baseline of least variance. Together they are the best constant action if what its
-    parts earn adds up; where there is one module, they are it. Of a module with a parent, the best of the actions that
-    the parent's best one allows is taken. An action with an effective sample size below the least one is chosen only if
-    no other one has more.
-
-    Args:
-        log: Decisions of the training users, with a reward and propensities (n,).
-        mask: Eligible actions (n, A).
-        rewards: Their rewards (n,).
-        counts: How often each counts (n,).
-        min_ess: Least effective sample size.
-    """
-
-    def rank(m: int, code: int) -> tuple[bool, float]:
-        weights = constant_weights(log, mask, m, code)
-        taken = weights[log.actions[:, m] == code]
-        b = optimal_baseline(weights, rewards, counts)
-        value = float(counts @ (b + weights * (rewards - b))) / float(counts.sum())
-        return bool(len(taken) and effective_sample_size(taken) >= min_ess), value if len(taken) else -math.inf
-
-    modules = log.modules
-    ranks = [[rank(m, code) for code in range(size)] for m, size in enumerate(modules.sizes)]
-    whole: list[int] = []
-    for m, of_module in enumerate(ranks):
-        parent = modules.parent(m)
-        allowed = [code for code in range(len(of_module)) if parent is None or int(parent[1][code]) == whole[parent[0]]]
-        whole.append(max(allowed, key=of_module.__getitem__))
-    return BestConstants(
-        modules=tuple(max(range(len(each)), key=each.__getitem__) for each in ranks),
-        whole=tuple(modules.canonical(np.array([whole]))[0].tolist()),
-    )
-
-
-def constants_of(config: Config, train: Split) -> BestConstants | None:
-    """Return the best constant actions by the decisions of some training users; None without propensities."""
-    kept = train.rewards.identified & ~np.isnan(train.rewards.p_uncensored)
-    log = LoggedDecisions.from_history(train.history)[kept]
-    if not len(log) or np.isnan(log.propensity).any():
-        return None
-    mask = guarded_mask(config.guardrails, train.history)[kept]
-    counts = 1.0 / train.rewards.p_uncensored[kept]
-    return best_constants(log, mask, train.rewards.reward[kept], counts, config.evaluation.min_ess)
 
 
 def compare(

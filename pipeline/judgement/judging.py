@@ -32,7 +32,8 @@ from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.building import Split, TrainingData, outcome_regressor
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judgement.comparators import compare, one_hot
+from crosschannel.pipeline.judgement.comparators import compare
+from crosschannel.pipeline.judgement.constants import one_hot
 from crosschannel.pipeline.judgement.evidence import evidence_of
 from crosschannel.pipeline.judgement.following import follow
 from crosschannel.pipeline.judgement.gating import verdict_of

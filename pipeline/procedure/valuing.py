@@ -23,7 +23,8 @@ from crosschannel.pipeline.buckets.reading import reads_buckets
 from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judgement.comparators import BestConstants, compare, constants_of
+from crosschannel.pipeline.judgement.comparators import compare
+from crosschannel.pipeline.judgement.constants import BestConstants, constants_of
 from crosschannel.pipeline.judgement.gating import mean_interval
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
 from crosschannel.pipeline.judgement.judging import fit_outcomes, greedy_probabilities, off_policy, policy_at

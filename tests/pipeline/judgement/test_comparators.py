@@ -16,11 +16,14 @@ from crosschannel.evaluation import Interval, LoggedDecisions, Support, weight_b
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.ladder.design import LadderDesign
 from crosschannel.pipeline.judgement.comparators import (
-    best_constants,
     compare,
+)
+from crosschannel.pipeline.judgement.constants import (
+    best_constants,
     constant_actions,
     constant_weights,
     one_hot,
+    whole_weights,
 )
 from crosschannel.pipeline.judgement.evidence import evidence_of
 from crosschannel.pipeline.judgement.gating import cost_events
@@ -88,6 +91,13 @@ def test_weights_of_a_constant_part_by_hand(m, code, expected):
     assert constant_weights(LOG, EVERYTHING, m, code) == pytest.approx(expected)
 
 
+def test_weights_of_a_constant_whole_action_by_hand():
+    assert whole_weights(LOG, EVERYTHING, (1, 0, 1)) == pytest.approx([0, 1 / (0.3 * 0.6 * 0.5), 0, 0])
+    mask = EVERYTHING.copy()
+    mask[0, 1] = False  # no email there, so that nothing is the right choice
+    assert whole_weights(LOG, mask, (1, 0, 1)) == pytest.approx([1 / 0.5, 1 / (0.3 * 0.6 * 0.5), 0, 0])
+
+
 def test_where_a_channel_is_not_eligible_nothing_is_sent():
     mask = EVERYTHING.copy()
     mask[:2, 1] = False
@@ -111,13 +121,15 @@ def test_the_best_part_of_each_module_is_found():
     actions = MODULES.canonical(np.stack([channel, offer, text], 1))
     propensity[actions[:, 0] == 0, 1:] = 1.0
     rewards = np.array([0.0, 0.1, 0.5])[actions[:, 0]] + (actions[:, 0] > 0) * (
-        np.array([0.0, 0.3])[actions[:, 1]] + np.array([0.0, 0.3, 0.0])[actions[:, 2]]
+        np.array([0.0, 0.3])[actions[:, 1]] + np.array([0.0, 0.5, 0.0])[actions[:, 2]]
     )
     rewards = rewards + rng.normal(size=n) * 0.3
     log, mask = log_of(actions, propensity), np.ones((n, MODULES.total), dtype=bool)
     found = best_constants(log, mask, rewards, np.ones(n), 200.0)
     assert found.modules == (2, 1, 1)
-    assert found.whole == (2, 1, 2), "the best text belongs to the other offer"
+    assert found.whole == (2, 0, 1), "offer a is worth less on average, and more with its best text"
+    assert best_constants(log, mask, rewards, np.ones(n), 1000.0).whole == (2, 1, 2), "too few decisions with that text"
+    assert best_constants(log, mask, rewards, np.ones(n), 1500.0).whole == (2, 1, 2), "too few to compare wholes"
     rare = rewards + 100 * (actions[:, 0] == 1)
     assert best_constants(log, mask, rare, np.ones(n), 200.0).modules[0] == 1
     assert best_constants(log, mask, rare, np.ones(n), 8000.0).modules[0] != 1, "too few decisions with this channel"

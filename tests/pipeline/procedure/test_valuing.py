@@ -19,7 +19,7 @@ from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.histories import write_history
 from crosschannel.pipeline import ProcedureValue, load_config
 from crosschannel.pipeline.configuration import override
-from crosschannel.pipeline.judgement.comparators import constant_weights, constants_of
+from crosschannel.pipeline.judgement.constants import constant_weights, constants_of
 from crosschannel.pipeline.judgement.judging import fit_outcomes, policy_at
 from crosschannel.pipeline.procedure import valuing
 from crosschannel.pipeline.procedure.folds import fold_data, folds_of_keys
