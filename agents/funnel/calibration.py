@@ -10,7 +10,8 @@ from torch import Tensor
 
 #: Prior standard deviation of the weights' distance from the funnel alone.
 PRIOR_SD = 0.5
-MIN_NOISE = 1e-12
+#: Smallest noise as a share of the predictions' mean square, and where all of them are 0.
+MIN_NOISE_SHARE, TINY = 1e-12, 1e-300
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Blend:
         f = used + missed * used_missed
         both = torch.stack([f, q], 1)
         residual = y + c - f
-        noise = max(float(residual.square().mean()), MIN_NOISE)
+        noise = max(float(residual.square().mean()), MIN_NOISE_SHARE * float(both.square().mean()), TINY)
         gram = both.t() @ both + noise / PRIOR_SD**2 * torch.eye(2, dtype=torch.float64)
         first, second = nonnegative(gram, both.t() @ residual + gram[:, 0])
         line = torch.stack([torch.ones_like(net), net], 1)
@@ -106,13 +107,14 @@ class Blend:
 
 def _share(target: Tensor, part: Tensor) -> float:
     """Return how much of a part explains a target (n,), from 0 to 1, shrunk towards 0."""
-    ridge = max(float(target.square().mean()), MIN_NOISE) / PRIOR_SD**2
+    ridge = max(float(target.square().mean()), TINY) / PRIOR_SD**2
     return min(max(float(part @ target) / (float(part @ part) + ridge), 0.0), 1.0)
 
 
 def nonnegative(gram: Tensor, moment: Tensor) -> tuple[float, float]:
     """Return the minimum of a quadratic form in weights of at least 0; a negative one would turn a value around."""
-    root = torch.linalg.cholesky(gram)
-    target = torch.linalg.solve_triangular(root, moment.unsqueeze(1), upper=False)[:, 0]
+    size = gram.diagonal().max()  # in units of its own: the solver's tolerance is in none
+    root = torch.linalg.cholesky(gram / size)
+    target = torch.linalg.solve_triangular(root, (moment / size).unsqueeze(1), upper=False)[:, 0]
     first, second = scipy.optimize.nnls(root.t().numpy(), target.numpy())[0]
     return float(first), float(second)

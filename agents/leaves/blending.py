@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.calibration import MIN_NOISE, PRIOR_SD, Blend, Predictions, nonnegative
+from crosschannel.agents.funnel.calibration import MIN_NOISE_SHARE, PRIOR_SD, TINY, Blend, Predictions, nonnegative
 
 #: The columns whose products are summed over messages.
 COLUMNS = ("one", "reward", "funnel", "missed", "used", "used_missed", "all_sends", "cost")
@@ -54,7 +54,7 @@ class BlendSums:
         missed = self._share(y + c - f, m)
         f = used + missed * used_missed
         both, residual = torch.stack([f, q]), y + c - f
-        noise = max(self._mean_square(residual), MIN_NOISE)
+        noise = max(self._mean_square(residual), MIN_NOISE_SHARE * sum(map(self._mean_square, both)) / 2.0, TINY)
         gram = both @ self.products @ both.t() + noise / PRIOR_SD**2 * torch.eye(2, dtype=torch.float64)
         first, second = nonnegative(gram, both @ self.products @ residual + gram[:, 0])
         line = torch.stack([one, net])
@@ -82,5 +82,5 @@ class BlendSums:
 
     def _share(self, target: Tensor, part: Tensor) -> float:
         """Return how much of a part explains a target, from 0 to 1, shrunk towards 0."""
-        ridge = max(self._mean_square(target), MIN_NOISE) / PRIOR_SD**2
+        ridge = max(self._mean_square(target), TINY) / PRIOR_SD**2
         return min(max(self._product(part, target) / (self._product(part, part) + ridge), 0.0), 1.0)

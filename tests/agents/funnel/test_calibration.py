@@ -98,6 +98,16 @@ def test_without_information_the_funnel_keeps_its_weight() -> None:
     assert found.all_sends == pytest.approx(0.0, abs=0.01)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e4])
+@pytest.mark.parametrize("noise", [1.0, 0.0])
+def test_units_do_not_matter(unit: float, noise: float) -> None:
+    f, q, m = normals(3, 500)
+    reward = 0.8 * f + 0.3 * q + m + noise * normals(500, seed=1)
+    one, other = blend(reward, f, q, missed=m), blend(unit * reward, unit * f, unit * q, missed=unit * m)
+    for name in ("funnel", "all_sends", "missed"):
+        assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-4, abs=1e-6), name
+
+
 def test_costs_count_once_and_are_not_weighed() -> None:
     f, cost = normals(N), normals(N, seed=2).abs()
     found = blend(f - cost + normals(N, seed=1), f, cost=cost)
