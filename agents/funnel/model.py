@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.calibration import Blend, Predictions
+from crosschannel.agents.funnel.calibration import Blend, BlendSums, Predictions
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import HazardFit, fit_hazard, predict
 from crosschannel.agents.funnel.personal import contexts_to_judge, personal_weight
@@ -129,7 +129,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
         organic=torch.tensor(organic),
         variance=variance,
         noise=noise,
-        blend=Blend.fit(messages.reward, predicted, sent.user, personal),
+        blend=BlendSums.from_messages(messages.reward, predicted, sent.user, sent.fold).blend(personal),
     )
 
 

@@ -24,6 +24,8 @@ INTERCEPT_VARIANCE = 1e4
 CONVERGED_LOG_CHANGE = 0.1
 NEGLIGIBLE_SCALE = 2e-3
 ROUNDING_RIDGE = 1e-7
+#: Smallest noise as a share of the mean square, and where all targets are 0; no other limit knows units of rewards.
+MIN_NOISE_SHARE, TINY = 1e-6, 1e-300
 #: Probes of a trace: its error is a few percent of what a block of few coefficients has, and less for larger ones.
 PROBES = 128
 
@@ -83,7 +85,7 @@ def fit(
         start: Variances to start from (blocks,), such as those of an earlier fit.
         steps: Largest number of steps.
     """
-    noise = max(float(sums.square[0]) / max(sums.rows, 1), 1e-12)
+    noise = max(float(sums.square[0]) / max(sums.rows, 1), TINY)
     return _iterate(design, sums, guess, start, steps, noise, lambda found: _noise(sums, found))
 
 
@@ -111,7 +113,7 @@ def refit(design: Design, sums: DesignStatistics, variance: Tensor, noise: float
 
 def _noise(sums: DesignStatistics, mean: Tensor) -> float:
     unexplained = float(sums.square[0] - sums.moment[:, 0] @ mean)
-    return max(unexplained / max(sums.rows, 1), 1e-6 * float(sums.square[0]) / max(sums.rows, 1), 1e-12)
+    return max(max(unexplained, MIN_NOISE_SHARE * float(sums.square[0])) / max(sums.rows, 1), TINY)
 
 
 def _iterate(

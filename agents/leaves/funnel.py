@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.ensemble.noise import learn_noise
-from crosschannel.agents.funnel.calibration import Predictions
+from crosschannel.agents.funnel.calibration import BlendSums, Predictions
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import (
     HazardFit,
@@ -54,7 +54,6 @@ from crosschannel.agents.funnel.rows import (
     control_targets,
 )
 from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums, sum_common
-from crosschannel.agents.leaves.blending import BlendSums
 from crosschannel.agents.leaves.leaves import Leaves, RunOverTasks, Task
 from crosschannel.agents.leaves.rows import blocks
 from crosschannel.core.hashing import in_sample
@@ -262,16 +261,17 @@ def blend_sums(
     organic: Tensor,
 ) -> BlendSums:
     """Make the third pass over the rows of some leaves, all of whose users are within them."""
-    reward, user, found = [], [], []
+    reward, user, fold, found = [], [], [], []
     for messages in _messages(folders, design, leaves, usual):
         cost = expected_cost(design, messages, hazards, organic, _weights(leaves))
         found.append(predictions(design, messages, means, personal, cost))
         reward.append(messages.reward)
         user.append(messages.rows.user)
+        fold.append(messages.rows.fold)
     if not found:
         return BlendSums.zeros()
     columns = {f.name: torch.cat([getattr(each, f.name) for each in found]) for f in fields(Predictions)}
-    return BlendSums.from_messages(torch.cat(reward), Predictions(**columns), torch.cat(user))
+    return BlendSums.from_messages(torch.cat(reward), Predictions(**columns), torch.cat(user), torch.cat(fold))
 
 
 def _messages(folders: Task, design: Design, leaves: Leaves, usual: Usual) -> Iterator[Messages]:

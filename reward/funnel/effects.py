@@ -179,7 +179,8 @@ class Share(Effect):
         m = n / \max(1, se^2 n / p (1 - p))
 
     with z Student's quantile and m the number of independent messages that are worth as much as the n of the log, whose
-    error is clustered by user. Wilson (1927), "Probable inference, the law of succession, and statistical inference",
+    error is clustered by user; where all messages are alike, which tells nothing of how a user's go together, m is the
+    number of users. Wilson (1927), "Probable inference, the law of succession, and statistical inference",
     Journal of the American Statistical Association; Kish (1965), "Survey sampling", on the design effect.
     """
 
@@ -198,7 +199,7 @@ class Share(Effect):
             return np.nan
         p, n = self.value, self.n_treated
         variance = p * (1.0 - p)
-        m = n / max(1.0, self.se**2 * n / variance) if variance > 0 else n
+        m = n / max(1.0, self.se**2 * n / variance) if variance > 0 else self.n_users
         z = student_quantile(max(self.n_users - 1, 1))
         root = np.sqrt(variance / m + z**2 / (4.0 * m**2))
         end = (p + z**2 / (2.0 * m) + sign * z * root) / (1.0 + z**2 / m)

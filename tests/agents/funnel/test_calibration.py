@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.calibration import Blend, Predictions
+from crosschannel.agents.funnel.calibration import PRIOR_SD, Blend, BlendSums, Predictions
 
 N = 20_000
 
@@ -34,7 +34,8 @@ def blend(
         all_sends=nothing if all_sends is None else all_sends,
         cost=nothing if cost is None else cost,
     )
-    return Blend.fit(reward, predictions, torch.arange(len(funnel)) if user is None else user, 1.0)
+    user = torch.arange(len(funnel)) if user is None else user
+    return BlendSums.from_messages(reward, predictions, user, user % 2).blend(1.0)
 
 
 def test_right_predictions_keep_their_weight() -> None:
@@ -98,6 +99,16 @@ def test_without_information_the_funnel_keeps_its_weight() -> None:
     assert found.all_sends == pytest.approx(0.0, abs=0.01)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+@pytest.mark.parametrize("noise", [1.0, 0.0])
+def test_units_do_not_matter(unit: float, noise: float) -> None:
+    f, q, m = normals(3, 500)
+    reward = 0.8 * f + 0.3 * q + m + noise * normals(500, seed=1)
+    one, other = blend(reward, f, q, missed=m), blend(unit * reward, unit * f, unit * q, missed=unit * m)
+    for name in ("funnel", "all_sends", "missed", "slope", "slope_se"):
+        assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-4, abs=1e-6), name
+
+
 def test_costs_count_once_and_are_not_weighed() -> None:
     f, cost = normals(N), normals(N, seed=2).abs()
     found = blend(f - cost + normals(N, seed=1), f, cost=cost)
@@ -105,15 +116,65 @@ def test_costs_count_once_and_are_not_weighed() -> None:
     assert found.slope == pytest.approx(1.0, abs=0.04)
 
 
-def test_constant_predictions_and_exact_ones_are_finite() -> None:
+def test_constant_predictions_have_weights_and_no_slope() -> None:
     for reward, f in (
         (normals(50), torch.zeros(50)),
         (torch.ones(50), torch.ones(50)),
         (torch.zeros(50), torch.zeros(50)),
     ):
         found = blend(reward, f)
-        assert np.isfinite([found.funnel, found.all_sends, found.intercept, found.slope, found.slope_se]).all()
+        assert np.isfinite([found.funnel, found.all_sends]).all()
+        assert np.isnan([found.intercept, found.slope, found.slope_se]).all()
         assert found.all_sends == 0.0
+
+
+def test_few_users_give_no_standard_error() -> None:
+    f = normals(200)
+    for users, known in ((19, False), (20, True)):
+        found = blend(f + normals(200, seed=1), f, user=torch.arange(200) % users)
+        assert np.isfinite(found.slope)
+        assert np.isfinite(found.slope_se) == known
+
+
+def test_means_of_the_halves_do_not_count_against_the_predictions() -> None:
+    """Each half is predicted by the mean of the other: with one mean for both the slope would be -1 here."""
+    f, half = 0.1 * normals(N), torch.arange(N) % 2
+    means = 3.0 * half
+    found = blend(f + means + normals(N, seed=1), f - means)
+    assert abs(found.slope - 1.0) < 4.0 * found.slope_se
+    assert found.slope_se == pytest.approx(10.0 * N**-0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_weights_follow_from_sums_as_written_out(seed: int) -> None:
+    f, m, used, used_missed, q, c = parts = normals(6, 400, seed=seed).double()
+    used += f
+    user = torch.from_numpy(np.random.default_rng(seed).integers(0, 60, 400))
+    half = (user % 7 < 3).long()
+    y = f + 0.4 * q - c + normals(400, seed=seed + 1).double()
+    some = [
+        BlendSums.from_messages(y[which], Predictions(*parts[:, which]), user[which], half[which])
+        for which in (user < 30, user >= 30)
+    ]
+    found = (BlendSums.zeros() + some[0] + some[1]).blend(0.5)
+    target = y + c - f
+    missed = float((m @ target) / (m @ m + target.square().mean() / PRIOR_SD**2))
+    assert found.missed == pytest.approx(min(max(missed, 0.0), 1.0), rel=1e-9)
+    both = torch.stack([used + found.missed * used_missed, q], 1)
+    residual = y + c - both[:, 0]
+    ridge = residual.square().mean() / PRIOR_SD**2 * torch.eye(2).double()
+    weights = torch.linalg.solve(both.t() @ both + ridge, both.t() @ residual) + torch.tensor([1.0, 0.0]).double()
+    assert (weights > 0.0).all()  # the bound at 0 does not bind
+    assert [found.funnel, found.all_sends] == pytest.approx(weights.tolist(), rel=1e-9)
+    line = torch.stack([half == 0, half == 1, f - c], 1).double()
+    inverse = torch.linalg.inv(line.t() @ line)
+    fitted = inverse @ (line.t() @ y)
+    score = torch.zeros(60, 3).double().index_add_(0, user, line * (y - line @ fitted).unsqueeze(1))
+    users = len(torch.unique(user))
+    variance = (inverse @ score.t() @ score @ inverse)[2, 2] * users / (users - 1)
+    assert found.slope == pytest.approx(float(fitted[2]), rel=1e-9)
+    assert found.slope_se == pytest.approx(float(variance.sqrt()), rel=1e-9)
+    assert found.personal == 0.5
 
 
 def clustered(users: int, each: int, seed: int) -> Blend:

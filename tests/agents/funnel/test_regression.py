@@ -120,7 +120,7 @@ def test_without_rows_and_without_variation() -> None:
     assert zero.root.isfinite().all()
 
 
-@pytest.mark.parametrize("unit", [1e-3, 1e3])
+@pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e3])
 def test_units_do_not_matter(unit: float) -> None:
     design, x, cells, y = problem(2000, 3)
     one = fit(design, sum_rows(design, x, cells, y), GUESS)

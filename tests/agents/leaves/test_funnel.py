@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from crosschannel.agents import EnsembleThompson, EnsembleThompsonSettings, LinearThompson
-from crosschannel.agents.funnel.calibration import Blend, Predictions
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import before_last_pass, fit_hazard, predict
 from crosschannel.agents.funnel.model import Fit, fit_model
@@ -18,7 +17,6 @@ from crosschannel.agents.funnel.regression import Posterior, refit
 from crosschannel.agents.funnel.rows import FOLDS, FunnelRows
 from crosschannel.agents.leaves import funnel as module
 from crosschannel.agents.leaves import rows as rows_module
-from crosschannel.agents.leaves.blending import BlendSums
 from crosschannel.agents.leaves.funnel import SecondSums, fit_funnel, message_sums
 from crosschannel.agents.leaves.learning import check_learns, learn_from_leaves
 from crosschannel.agents.leaves.rows import LeafRows
@@ -146,24 +144,6 @@ def test_samples_are_as_good_as_all_rows(tmp_path: Path, monkeypatch: pytest.Mon
     assert distance(sampled.hazards[0].solve(DESIGN).mean, whole.hazards[0].solve(DESIGN)) < 0.2
     assert not sampled.usual.noise.equal(whole.usual.noise)
     assert sampled.blend.slope == pytest.approx(whole.blend.slope, abs=3 * whole.blend.slope_se)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_blend_from_sums_is_that_of_the_rows(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    parts = torch.randn(6, 400, generator=generator).double()
-    parts[5].abs_()
-    user = torch.randint(0, 60, (400,), generator=generator)
-    predictions = Predictions(*parts)
-    reward = parts[0] + 0.4 * parts[4] - parts[5] + torch.randn(400, generator=generator).double()
-    wanted = Blend.fit(reward, predictions, user, 0.5)
-    halves = [
-        BlendSums.from_messages(reward[which], Predictions(*(part[which] for part in parts)), user[which])
-        for which in (user < 30, user >= 30)
-    ]
-    found = (BlendSums.zeros() + halves[0] + halves[1]).blend(0.5)
-    for name, value in vars(wanted).items():
-        assert getattr(found, name) == pytest.approx(value, rel=1e-9, abs=1e-12), name
 
 
 def test_few_messages_are_not_enough(tmp_path: Path) -> None:
