@@ -25,8 +25,8 @@ def run_locally(function: Callable[[Item], Result], items: Sequence[Item]) -> It
 class ProcessPool:
     """An engine that runs functions in processes of this machine, which stay from one pass to the next.
 
-    They start with the first pass: importing the package takes a process seconds. They end with the engine or the program.
-    They are spawned and not forked, since a fork copies the locks of running threads and may wait forever.
+    They start with the first pass: importing the package takes a process seconds. They end with the engine or the
+    program. They are spawned and not forked, since a fork copies the locks of running threads and may wait forever.
     """
 
     def __init__(self, workers: int) -> None:

@@ -258,7 +258,8 @@ def measure_pace(config: Config, train: History) -> LogPace:
     """Measure the pace of the training users' log, for the cost events of the funnel."""
     events = () if config.reward.funnel is None else config.reward.funnel.costs
     check_constraints(config.constraints, train.modules, events)
-    return LogPace.measure(train, events, duration(config.reward.post))
+    window = duration(config.reward.post)
+    return LogPace.measure(train, events, window, window)
 
 
 def check_log(history: History, reward: RewardConfig) -> tuple[History, PropensityCheck]:

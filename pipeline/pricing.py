@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.agents import Agent, Observations
-from crosschannel.agents.constraints.budgets import action_prices, budgets_at, prices_later_modules, rate_per_week
+from crosschannel.agents.constraints.budgets import action_prices, budgets_at, prices_later_modules
 from crosschannel.agents.constraints.prices import Prices
 from crosschannel.agents.constraints.send_price import price_of_message
 from crosschannel.agents.constraints.settings import Constraints
@@ -20,6 +20,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay import ReplayLog, TransitionIndex
 from crosschannel.histories.history import History
+from crosschannel.pipeline.cost_counts import CostCounts
 from crosschannel.pipeline.priced_votes import Voting, find_prices, use_of_votes, votes_less_messages
 
 SLOTS_PER_CHUNK = 65_536
@@ -33,47 +34,47 @@ class LogPace:
         period: Time from one decision time to the next, microseconds: the median over the users' decisions.
         rates: Number of each cost event per user and week, from the user's first decision to churn or the end.
         message_price: What a message costs at later slots, by the policy that was learned: see `price_messages`.
+        organic: Number of each cost event per user and week without a message: see `CostCounts.organic`.
     """
 
     period: int
     rates: Mapping[str, float]
     message_price: float = 0.0
+    organic: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def measure(cls, history: History, events: tuple[str, ...], otherwise: int) -> LogPace:
-        """Measure the pace of a history; `otherwise` is the period where no user has two decisions."""
+    def measure(cls, history: History, events: tuple[str, ...], otherwise: int, window: int) -> LogPace:
+        """Measure the pace of a history.
+
+        Args:
+            history: The log.
+            events: The cost events.
+            otherwise: The period where no user has two decisions, microseconds.
+            window: Time after a message in which it causes cost events, microseconds.
+        """
         d = history.decisions
         same = d.user[1:] == d.user[:-1]
         steps = np.diff(d.time)[same]
         period = int(np.median(steps)) if len(steps) else otherwise
-        counts, observed = events_and_time(history, events)
-        rates = {event: rate_per_week(count, observed) for event, count in zip(events, counts, strict=True)}
-        return cls(max(period, 1), rates)
+        counts = CostCounts.of(history, events, window)
+        return cls(max(period, 1), counts.rates(events), organic=counts.organic(events))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {"period": self.period, "rates": dict(self.rates), "message_price": self.message_price}
+        return {
+            "period": self.period,
+            "rates": dict(self.rates),
+            "message_price": self.message_price,
+            "organic": dict(self.organic),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LogPace:
-        """Restore what `to_dict` returned."""
-        rates = {str(name): float(rate) for name, rate in data["rates"].items()}
-        return cls(int(data["period"]), rates, float(data["message_price"]))
-
-
-def events_and_time(history: History, events: Sequence[str]) -> tuple[list[int], IntArray]:
-    """Return how often each event follows users' first decisions, and the time (N,) of those who have one.
-
-    Both end with the user's observation, or with churn; time in microseconds.
-    """
-    d, log = history.decisions, history.events
-    first = np.full(history.n_users, np.iinfo(np.int64).max)
-    np.minimum.at(first, d.user, d.time)
-    has = first < np.iinfo(np.int64).max
-    end = np.minimum(history.churned_at, history.observed_until)
-    within = (log.time >= first[log.user]) & (log.time <= end[log.user])
-    counts = [int((history.are_events([event]) & within).sum()) for event in events]
-    return counts, np.maximum(end - first, 0)[has]
+        """Restore what `to_dict` returned; policies of earlier versions have no organic rates."""
+        rates, organic = (
+            {str(name): float(rate) for name, rate in data.get(part, {}).items()} for part in ("rates", "organic")
+        )
+        return cls(int(data["period"]), rates, float(data["message_price"]), organic)
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def priced_policy(
     for time in np.unique(group):
         mine = np.flatnonzero(group == time)
         users = len(mine) if has_slot is None else int(has_slot[mine].sum())
-        budgets = budgets_at(constraints, users, pace.period, pace.rates)
+        budgets = budgets_at(constraints, users, pace.period, pace.rates, pace.organic)
         votes_at = partial(voting.in_memory, agent, observations[mine])
         found, prices = find_prices(votes_at, constraints, agent.modules, budgets)
         for whole, share in zip(out, found.probabilities(prices), strict=True):

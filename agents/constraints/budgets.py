@@ -79,17 +79,20 @@ def budgets_at(
     users: int,
     period: int,
     log_rates: Mapping[str, float] | None = None,
+    organic: Mapping[str, float] | None = None,
 ) -> FloatArray:
     """Return what each constraint allows (C,) at one decision time, for all its users together.
 
     A limit per user and week allows `limit x users x period / week`: the users are those with a slot at this time, and
-    the period lasts until the next decision time. A limit that was not used up is not carried over.
+    the period lasts until the next decision time. A limit that was not used up is not carried over. A limit on a cost
+    event is one on all of these events; messages may cause what happens without them leaves, less the margin.
 
     Args:
         constraints: The settings.
         users: Number of users who have a slot at this time, eligible for messages or not.
         period: Time until the next decision time, in microseconds.
         log_rates: Events per user and week in the log, by name, for limits `at_most: log`; see `rate_per_week`.
+        organic: Events per user and week without a message, by name; none by default.
 
     Raises:
         ConfigError: If the period is not above 0, or a rate or an expectation that a limit needs is not given.
@@ -100,7 +103,8 @@ def budgets_at(
     allowed = []
     for limit in constraints.cost_events:
         rate = _given(log_rates, limit.event) if limit.at_most == "log" else limit.at_most
-        allowed.append((1.0 - limit.margin) * rate * user_weeks)
+        left = max(rate - (organic or {}).get(limit.event, 0.0), 0.0)
+        allowed.append((1.0 - limit.margin) * left * user_weeks)
     if constraints.messages_per_week is not None:
         allowed.append(constraints.messages_per_week * user_weeks)
     allowed += [one.amount * (user_weeks if one.per == "week" else 1.0) for one in constraints.budgets]

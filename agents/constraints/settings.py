@@ -20,8 +20,8 @@ class CostLimit:
     Attributes:
         event: The event's name.
         at_most: Events per user and week; or `log`, the rate in the log from the users' first decisions on.
-        margin: Share of the limit that the expected events leave unused. A policy sends to other users, and more often,
-            than the log did, where hazards are extrapolated and so understated.
+        margin: Share of what the limit leaves to messages that the expected events do not use. A policy sends to other
+            users, and more often, than the log did, where hazards are extrapolated and so understated.
     """
 
     event: str

@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from crosschannel.core.arrays import BoolArray, UIntArray
 from crosschannel.core.hashing import derive, keys, mix
+from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import MISSING
-from crosschannel.pipeline.pricing import events_and_time
+from crosschannel.pipeline.cost_counts import CostCounts
 from crosschannel.reward.buckets.passes import goals_to_measure
 from crosschannel.reward.measurement.amounts import largest_amounts
 from crosschannel.reward.spec import RewardSpec
@@ -36,8 +37,7 @@ class Facts:
         events: Number of events.
         unknown: Number of decisions without a propensity.
         largest: The largest amount of each goal that is measured, over the training users.
-        cost_events: Number of each cost event of the funnel, among the training users.
-        observed: Time that the training users were observed from their first decision on, microseconds.
+        costs: Cost events of the funnel among the training users, and their time.
         words: Sums of hashes of all rows, which do not depend on their order.
     """
 
@@ -47,15 +47,13 @@ class Facts:
     events: int
     unknown: int
     largest: tuple[float, ...]
-    cost_events: tuple[int, ...]
-    observed: int
+    costs: CostCounts
     words: tuple[int, ...]
 
     @classmethod
     def of_bucket(cls, history: History, train: History, spec: RewardSpec) -> Facts:
         """Count what a bucket holds, given the history of its training users as well."""
         costs = () if spec.funnel is None else spec.funnel.costs
-        counts, observed = events_and_time(train, costs)
         d = history.decisions
         return cls(
             users=history.n_users,
@@ -64,8 +62,7 @@ class Facts:
             events=len(history.events),
             unknown=int((d.propensity_source == MISSING).sum()),
             largest=tuple(largest_amounts(goals_to_measure(spec), train).tolist()),
-            cost_events=tuple(counts),
-            observed=int(observed.sum()),
+            costs=CostCounts.of(train, costs, duration(spec.post)),
             words=_words(history),
         )
 
@@ -77,8 +74,7 @@ class Facts:
             events=self.events + other.events,
             unknown=self.unknown + other.unknown,
             largest=tuple(map(max, self.largest, other.largest)),
-            cost_events=tuple(map(add, self.cost_events, other.cost_events)),
-            observed=self.observed + other.observed,
+            costs=self.costs + other.costs,
             words=tuple((a + b) & _WORD for a, b in zip(self.words, other.words, strict=True)),
         )
 
@@ -89,14 +85,17 @@ class Facts:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Facts:
         """Restore what `to_dict` returned, read from JSON."""
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-        return cls(**values)
+        return cls(**(_with_tuples(data) | {"costs": CostCounts(**_with_tuples(data["costs"]))}))
 
     def fingerprint(self, history: History) -> str:
         """Return a 128-bit digest, as text, of all that the buckets hold, given any of them: one for each division."""
         h = history
         plain = (h.span, h.event_names, h.churn_events, h.ties, h.modules.to_dict(), self.words, self.users)
         return hashlib.blake2b(repr(plain).encode(), digest_size=16).hexdigest()
+
+
+def _with_tuples(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
 
 
 def _words(history: History) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from crosschannel import agents
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, read_log, sample_sizes, summary
@@ -46,11 +45,8 @@ def sample_notes(config: Config, log: BucketedLog, data: TrainingData) -> tuple[
 def _pace(config: Config, log: BucketedLog, of_sample: LogPace) -> LogPace:
     """Return the pace of all training users; the time from slot to slot is that of the sample."""
     events = () if config.reward.funnel is None else config.reward.funnel.costs
-    rates = {
-        event: agents.rate_per_week(count, log.facts.observed)
-        for event, count in zip(events, log.facts.cost_events, strict=True)
-    }
-    return replace(of_sample, rates=rates)
+    counts = log.facts.costs
+    return replace(of_sample, rates=counts.rates(events), organic=counts.organic(events))
 
 
 def read_to_judge(

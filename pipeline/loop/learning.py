@@ -18,6 +18,7 @@ from crosschannel.histories.history import History
 from crosschannel.histories.observation.slicing import since, until
 from crosschannel.pipeline.building import AgentSpec, agent_spec_of
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.cost_counts import CostCounts
 from crosschannel.pipeline.loop.log_files import lookback
 from crosschannel.pipeline.pricing import LogPace, check_priceable
 from crosschannel.reward import RewardFrame, make_reward
@@ -168,11 +169,12 @@ def _pace(config: Config, recent: History) -> LogPace:
     """Measure the pace, where there is such an arm on the users with whom business is as usual."""
     events = () if config.reward.funnel is None else config.reward.funnel.costs
     check_constraints(config.constraints, recent.modules, events)
-    pace = LogPace.measure(recent, events, duration(config.update.every))
+    window = duration(config.reward.post)
+    pace = LogPace.measure(recent, events, duration(config.update.every), window)
     arm = recent.decisions.arm
     usual = np.zeros(recent.n_users, dtype=bool)
     if arm is not None:
         usual[recent.decisions.user[arm == BUSINESS_AS_USUAL]] = True
     if usual.any():
-        pace = replace(pace, rates=LogPace.measure(recent.select_users(usual), events, pace.period).rates)
+        pace = replace(pace, rates=CostCounts.of(recent.select_users(usual), events, window).rates(events))
     return pace

@@ -172,7 +172,7 @@ def test_an_agent_without_votes_cannot_keep_constraints(slots: Observations) -> 
 
 def test_the_pace_of_a_log_counts_events_within_each_users_observed_time() -> None:
     history = random_history(3, users=30, days=16)
-    found = LogPace.measure(history, ("order", "visit"), otherwise=5)
+    found = LogPace.measure(history, ("order", "visit"), otherwise=5, window=DAY)
     assert found.period == DAY
     weeks = 30 * 14 * DAY / WEEK - 30 * 6 / 24 / 7  # from the decision at 06:00 of the third day on
     for code, name in enumerate(("order", "visit")):
@@ -193,14 +193,14 @@ def test_time_after_a_users_observation_does_not_count() -> None:
             **{name: getattr(history.events, name)[inside] for name in ("user", "time", "event", "value")},
         ),
     )
-    found, whole = (LogPace.measure(each, ("order",), DAY).rates["order"] for each in (early, history))
+    found, whole = (LogPace.measure(each, ("order",), DAY, DAY).rates["order"] for each in (early, history))
     assert found == pytest.approx(whole, rel=0.25)  # the rate is constant over time; half of the log would halve it
 
 
 def test_churn_ends_a_users_time() -> None:
     history = random_history(3, users=30, days=16, rate=0.2)
     leaving: History = replace(history, churn_events=("visit",))
-    found = LogPace.measure(leaving, ("visit",), DAY)
+    found = LogPace.measure(leaving, ("visit",), DAY, DAY)
     start = 2 * DAY + DAY // 4
     stayed = leaving.churned_at > start
     expected = np.minimum(leaving.churned_at, 16 * DAY)[stayed] - start
@@ -210,7 +210,7 @@ def test_churn_ends_a_users_time() -> None:
 
 def test_a_log_without_a_second_decision_has_the_period_that_is_given() -> None:
     history = random_history(3, users=30, days=5)
-    assert LogPace.measure(history, (), otherwise=123).period == 123
+    assert LogPace.measure(history, (), otherwise=123, window=DAY).period == 123
 
 
 def test_a_price_of_messages_sends_fewer_of_them_with_exact_probabilities(agent: Agent, slots: Observations) -> None:

@@ -171,7 +171,8 @@ class PricedBuckets:
         """Return what is decided for the users (n,) of an order, by their numbers, and the constraints' prices."""
         request, modules, pace = self.request, self.buckets.modules, self.day.trained_with.pace
         agent, constraints = _load_agent(request.run, modules, request.device), request.run.constraints
-        budgets = budgets_at(constraints, sum(one.with_slot for one in self.looked_at), pace.period, pace.rates)
+        with_slot = sum(one.with_slot for one in self.looked_at)
+        budgets = budgets_at(constraints, with_slot, pace.period, pace.rates, pace.organic)
         voting = Voting(constraints, pace.message_price, request.explore)
         files = VoteFiles.create(self.scratch / "votes", len(order), voting.of_block(agent, seen.of(order[:1])))
         work = _BlockWork(run=request.run, device=request.device, modules=modules, seen=seen, files=files)

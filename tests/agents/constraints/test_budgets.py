@@ -38,6 +38,16 @@ def test_limits_per_user_and_week_grow_with_users_and_time() -> None:
     assert budgets_at(Constraints(), 700, DAY).shape == (0,)
 
 
+def test_messages_may_cause_what_happens_without_them_leaves() -> None:
+    rates, organic = (
+        {"unsubscribed": 0.03, "removed": 0.002},
+        {"unsubscribed": 0.01, "removed": 0.003, "complained": 0.004},
+    )
+    found = budgets_at(ALL, 700, DAY, rates, organic)
+    np.testing.assert_allclose(found[:3], [0.02 * 100, 0.0, 0.5 * 0.006 * 100])
+    np.testing.assert_array_equal(found[3:], budgets_at(ALL, 700, DAY, rates)[3:])
+
+
 def test_a_week_of_decision_times_allows_a_week() -> None:
     only = Constraints(messages_per_week=3.0)
     assert sum(budgets_at(only, 10, DAY)[0] for _ in range(7)) == pytest.approx(3.0 * 10)

@@ -1,0 +1,70 @@
+"""Counts of cost events: all of them, and those that no message can have caused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crosschannel.core.times import DAY, WEEK
+from crosschannel.histories.history import History
+from crosschannel.pipeline.cost_counts import CostCounts
+from tests.samples import random_history
+
+EVENTS = ("order", "visit")
+
+
+def by_hand(history: History, window: int) -> CostCounts:
+    """The same, user by user and message by message."""
+    time, idle_time, events, idle_events = 0, 0, [0, 0], [0, 0]
+    d, log = history.decisions, history.events
+    sent = history.modules.sends(d.actions)
+    for user in range(history.n_users):
+        mine = d.time[d.user == user]
+        if not len(mine):
+            continue
+        start = int(mine.min())
+        end = int(min(history.churned_at[user], history.observed_until[user]))
+        messages = d.time[(d.user == user) & sent]
+        free, covered = max(end - start, 0), start
+        for message in messages[messages < end].tolist():
+            stop = min(message + window, end)
+            free -= max(stop - max(message, covered), 0)
+            covered = max(covered, stop)
+        time, idle_time = time + max(end - start, 0), idle_time + free
+        for code, name in enumerate(EVENTS):
+            at = log.time[(log.user == user) & history.are_events([name])]
+            at = at[(at >= start) & (at <= end)]
+            after = ((at[:, None] >= messages) & (at[:, None] <= messages + window)).any(1)
+            events[code] += len(at)
+            idle_events[code] += int((~after).sum())
+    return CostCounts(tuple(events), time, tuple(idle_events), idle_time)
+
+
+@pytest.mark.parametrize("window", [DAY // 2, DAY, 3 * DAY])
+@pytest.mark.parametrize("churn", [(), ("visit",)])
+def test_counts_are_those_by_hand(window: int, churn: tuple[str, ...]) -> None:
+    history: History = replace(random_history(4, users=25, days=12, rate=0.2), churn_events=churn)
+    assert CostCounts.of(history, EVENTS, window) == by_hand(history, window)
+
+
+def test_counts_of_users_add_up() -> None:
+    history = random_history(5, users=30, days=12)
+    half = np.arange(30) < 15
+    parts = [CostCounts.of(history.select_users(mine), EVENTS, DAY) for mine in (half, ~half)]
+    assert parts[0] + parts[1] == CostCounts.of(history, EVENTS, DAY)
+
+
+def test_where_messages_cause_nothing_both_rates_are_the_same() -> None:
+    """Events come at random, .1 a day: the difference of both rates is within 4 standard errors of a Poisson rate."""
+    history = random_history(6, users=400, days=20)
+    counts = CostCounts.of(history, EVENTS, DAY)
+    for name, events, idle in zip(EVENTS, counts.events, counts.idle_events, strict=True):
+        assert 0 < idle < events
+        error = counts.organic(EVENTS)[name] / idle**0.5
+        assert counts.organic(EVENTS)[name] == pytest.approx(counts.rates(EVENTS)[name], abs=4 * error)
+
+
+def test_without_time_outside_windows_nothing_is_organic() -> None:
+    assert CostCounts((3,), WEEK, (0,), 0).organic(["order"]) == {"order": 0.0}
