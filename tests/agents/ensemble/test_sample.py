@@ -12,8 +12,6 @@ from crosschannel.agents.sampling import best_codes, sample_voter, uniform_codes
 from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, everything, observations_of, random_batch
 
-pytestmark = pytest.mark.numerics
-
 KINDS = pytest.mark.parametrize("modules", [PLAIN, NESTED, TABLES], ids=["plain", "nested", "tables"])
 
 
