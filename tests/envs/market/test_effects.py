@@ -291,7 +291,7 @@ def test_closed_forms_hold_where_all_worlds_meet(monkeypatch):
 
 def check_everything(monkeypatch, dynamics):
     monkeypatch.setitem(SCENARIOS, "all", lambda: Scenario(dynamics))
-    test_closed_forms_equal_simulation("all", EVERYTHING)
+    test_closed_forms_equal_simulation("all", EVERYTHING, copies=2500)
     test_organic_values_equal_simulation_on_every_day("all")
     test_effects_follow_the_documented_formulas("all")
     test_expected_effects_equal_the_sum_over_all_joint_actions("all", EVERYTHING, (None, 0, 0, 1, 2, 4))
