@@ -13,6 +13,9 @@ KERNELS := OPENBLAS_CORETYPE=Prescott ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPA
 READER := README.md CHANGELOG.md CONTRIBUTING.md Makefile mkdocs.yml pyproject.toml constraints.txt \
           benchmarks configs docs examples tests
 
+# Programs that tests start read what the first of them has compiled: otherwise each compiles the package for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: train loop test fast check docs kernels reader slow benchmark coverage format dist clean
 
 train: $(STAMP)

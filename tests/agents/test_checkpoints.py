@@ -27,8 +27,6 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError
 from tests.agents.samples import NESTED, PLAIN, SETTINGS, SMALL, TABLES, everything, observations_of, random_batch
 
-pytestmark = pytest.mark.numerics
-
 
 def spec(name: str, **settings: Any) -> dict[str, Any]:
     return {"name": name, "context_dim": 4, "settings": settings, "seed": 5}
@@ -46,7 +44,7 @@ def go_on(agent: Agent, seed: int) -> list[np.ndarray]:
     for i in range(2):
         out.append(agent.act(seen).actions)
         agent.observe(random_batch(300, agent.modules, seed=seed + i))
-        agent.update(7)
+        agent.update(2)
         out += agent.action_probabilities(seen)
     return out
 

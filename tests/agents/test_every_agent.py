@@ -16,8 +16,6 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from tests.agents.samples import NESTED, PLAIN, SETTINGS, TABLES, everything, observations_of, random_batch
 
-pytestmark = pytest.mark.numerics
-
 KINDS = {"plain": PLAIN, "nested": NESTED, "tables": TABLES}
 MATRIX = [(name, kind) for name in AGENTS for kind in KINDS]
 every = pytest.mark.parametrize(("name", "kind"), MATRIX)
@@ -73,6 +71,7 @@ def check_probabilities(modules: ActionSpace, shares: list[np.ndarray], mask: Bo
                 np.testing.assert_allclose(row[:, group].sum(1), part[:, group].any(1), atol=1e-12)
 
 
+@pytest.mark.numerics
 @every
 @given(seed=st.integers(0, 10_000), density=st.floats(0.0, 1.0))
 @settings(max_examples=5, deadline=None)
@@ -120,6 +119,7 @@ def test_propensities_are_the_frequencies_of_what_it_does(
         assert (np.abs(f - q) <= 4 * np.sqrt(q * (1 - q).clip(min=0) / n) + 4 / n * (q < 25 / n) + 1e-12).all()
 
 
+@pytest.mark.numerics
 @every
 def test_the_future_of_a_row_does_not_matter_to_the_others(
     agents: dict[tuple[str, str], Agent], name: str, kind: str
@@ -161,6 +161,7 @@ def test_what_cannot_be_learned_from_is_refused_whole(name: str) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", LEARNING)
 def test_errors_of_0_count_as_any_that_are_all_the_same(name: str) -> None:
     """Where every reward is stated without an error, what is learned is finite: what equal errors teach."""

@@ -14,7 +14,7 @@ from crosschannel.evaluation import Evaluation
 from crosschannel.histories import write_history
 from crosschannel.pipeline import EvaluationResult
 from tests import ROOT
-from tests.programs.samples import SMALL, run_program
+from tests.programs.samples import SMALL, run_here
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_readme_snippet_runs(tmp_path, monkeypatch, capsys):
 
 def test_the_api_finds_what_the_program_finds(finished, tmp_path):
     _, run = finished
-    run_program("train.py", *SMALL, "--run-dir", str(tmp_path), cwd=tmp_path)
+    run_here("train.py", *SMALL, "--run-dir", str(tmp_path), cwd=tmp_path)
     theirs, ours = (json.loads((path / "metrics.json").read_text()) for path in (tmp_path / "market", run.path))
     assert [row["policy"] for row in theirs["truth"]] == [row["policy"] for row in ours["truth"]]
     for one, other in zip(theirs["truth"], ours["truth"], strict=True):
@@ -83,6 +83,7 @@ def test_evaluate_reads_what_train_found_where_propensities_were_estimated(finis
     unknown = np.full_like(history.decisions.propensity, np.nan)
     write_history(history.with_propensities(unknown, unknown[:, 0], "missing"), tmp_path / "log")
     settings = {"run_dir": str(tmp_path), "history.source": "folder", "history.path": str(tmp_path / "log")}
+    settings |= {"agent.name": "best_fixed", "agent.settings": {}, "train.offline_updates": 0}
     run = crosschannel.train(crosschannel.load_config(SMALL[1], settings))
     with caplog.at_level("INFO", logger="crosschannel"):
         crosschannel.evaluate(run)

@@ -22,7 +22,7 @@ from crosschannel.histories.readers.folder import write_history
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
 from crosschannel.pipeline.reading import build_history
 from crosschannel.reward import Goal, make_reward
-from tests.programs.samples import run_program
+from tests.programs.samples import run_here
 from tests.samples import random_history
 
 LATER = 19_000 * DAY
@@ -117,11 +117,11 @@ def test_the_programs_send_nothing_to_users_who_churned(tmp_path):
         "agent": {"name": "uniform"},
     }
     (tmp_path / "closed.yaml").write_text(yaml.safe_dump(settings))
-    done = run_program("train.py", "--config", str(tmp_path / "closed.yaml"), cwd=tmp_path)
+    done = run_here("train.py", "--config", str(tmp_path / "closed.yaml"), cwd=tmp_path)
     ends = re.search(r"\((\d+) users end by churn", done.stdout + done.stderr)
     assert ends
     assert int(ends[1]) > 0
-    run_program("decide.py", "runs/closed", "--out", "out.parquet", cwd=tmp_path)
+    run_here("decide.py", "runs/closed", "--out", "out.parquet", cwd=tmp_path)
     table = pd.read_parquet(tmp_path / "out.parquet").set_index("user_id").loc[history.user_ids]
     churned = closed_at < NEVER
     assert (table["channel"][churned] == "none").all()

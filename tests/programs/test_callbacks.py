@@ -98,6 +98,7 @@ def test_a_callback_sees_every_step_and_changes_no_bit(config, watched, tmp_path
         assert (path / name).read_bytes() == (plain / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_resumes_to_the_same_bits(config, watched, tmp_path):
     path, whole = watched
     last = whole.steps[-1]
@@ -353,6 +354,7 @@ def test_trackers_get_losses_scores_and_the_final_value(tracker, package, watche
     assert ("save", str(path / "MODEL_CARD.md")) in fake.calls
 
 
+@pytest.mark.slow
 def test_the_example_runs_as_a_program(tmp_path, capsys):
     from examples import callbacks
 

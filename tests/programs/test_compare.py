@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from crosschannel.core import ConfigError
 from crosschannel.pipeline import TrainingData, prepare
 from crosschannel.pipeline.command_line import UsageError
+from crosschannel.pipeline.configuration import override, write_config
 from crosschannel.pipeline.judgement.comparing import aligned
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import evaluate
@@ -21,16 +23,13 @@ from tests.programs.samples import QUICK, run_here
 
 @pytest.fixture(scope="module")
 def runs(small_run, tmp_path_factory) -> dict[str, Path]:
-    """Runs on one log with another seed, on another log, and with another reward."""
+    """A run, one with another seed, one with another reward, and a copy whose configuration names another log."""
     folder = tmp_path_factory.mktemp("compared")
-    changes = {
-        "other_seed": ["--seed=3"],
-        "other_log": ["--history.market.seed=5"],
-        "other_reward": ["--reward.post=2d"],
-    }
-    for name, flags in changes.items():
-        run_here("train.py", *QUICK, *flags, "--out", name, cwd=folder)
-    return {"run": small_run[0], **{name: folder / name for name in changes}}
+    for name, flag in {"other_seed": "--seed=3", "other_reward": "--reward.post=2d"}.items():
+        run_here("train.py", *QUICK, flag, "--out", name, cwd=folder)
+    copy = Path(shutil.copytree(small_run[0], folder / "other_log"))
+    write_config(override(Run.open(copy).config, {"history.market.seed": 5}), copy / "config.yaml")
+    return {"run": small_run[0], **{name: folder / name for name in ("other_seed", "other_reward", "other_log")}}
 
 
 @pytest.fixture(autouse=True)

@@ -113,7 +113,9 @@ def test_a_full_disk_is_one_line_that_names_the_file(small_run, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("limit", [3_000, 300_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "limit", [3_000, *(pytest.param(limit, marks=pytest.mark.slow) for limit in (300_000, 1_000_000))]
+)
 def test_a_disk_that_fills_while_training_names_the_command_that_resumes(limit, small_run, tmp_path):
     """The limits stop the test of the folder, TensorBoard's pictures or the policy, and the checkpoint."""
     process = start(ROOT / "train.py", *SMALL, cwd=tmp_path, limit=limit)

@@ -207,7 +207,7 @@ def test_decisions_are_not_overwritten_unless_asked(small_run, tmp_path):
     assert done.returncode == 2
     assert f"{out} exists already: give another --out, or overwrite it with --force" in done.stderr
     assert out.read_text() == "kept"
-    run_program("decide.py", str(run), "--out", str(out), "--force", cwd=tmp_path)
+    run_here("decide.py", str(run), "--out", str(out), "--force", cwd=tmp_path)
     assert len(pd.read_csv(out)) == 400
 
 
@@ -447,7 +447,7 @@ def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small
     ],
 )
 def test_errors_are_one_clear_line(program, arguments, message, tmp_path):
-    done = run_program(program, *arguments, cwd=tmp_path, check=False)
+    done = run_here(program, *arguments, cwd=tmp_path, check=False)
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -56,13 +56,14 @@ def assert_same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) 
         assert column.tobytes() == right[name].tobytes(), name
 
 
-@pytest.mark.parametrize("n", [1, 4, 16])
+@pytest.mark.parametrize("n", [1, 4, pytest.param(16, marks=pytest.mark.slow)])
 def test_rewards_are_those_of_the_whole_history(folders, n):
     whole = by_decision(HISTORY, DidReward(SPEC).fit(HISTORY).transform(HISTORY))
     assert np.isfinite(whole["reward"]).sum() > 500
     assert_same_bits(over_buckets(folders[n], SPEC, run_locally), whole)
 
 
+@pytest.mark.slow
 def test_a_pool_gives_the_same_bits(folders):
     here, pool = (over_buckets(folders[4], SPEC, run) for run in (run_locally, make_engine("processes", 2)))
     assert_same_bits(pool, here)

@@ -17,11 +17,11 @@ from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, Problem, everythi
 pytestmark = pytest.mark.numerics
 
 
-def trained(modules: ActionSpace = PLAIN, seed: int = 0, n: int = 800, **settings: object) -> EnsembleThompson:
+def trained(modules: ActionSpace = PLAIN, seed: int = 0, updates: int = 2, **settings: object) -> EnsembleThompson:
     agent = make_agent("ensemble_thompson", modules, 4, {**SMALL, **settings}, seed)
     assert isinstance(agent, EnsembleThompson)
-    agent.observe(random_batch(n, modules, seed=seed))
-    agent.update(20)
+    agent.observe(random_batch(800, modules, seed=seed))
+    agent.update(updates)
     return agent
 
 
@@ -96,7 +96,7 @@ def test_training_twice_gives_equal_bits_and_another_seed_others() -> None:
         np.testing.assert_array_equal(a, b)
     other = make_agent("ensemble_thompson", PLAIN, 4, SMALL, 9)
     other.observe(random_batch(800))
-    other.update(20)
+    other.update(2)
     assert not np.allclose(first[0], other.expected_rewards(seen)[0])  # type: ignore[attr-defined]
 
 
@@ -134,7 +134,7 @@ def test_updates_report_what_they_did() -> None:
 def test_the_last_rows_count_too() -> None:
     """Rows too few to have the heads fitted again at once are added when no more come."""
     seen = observations_of(everything(50, PLAIN))
-    agent = trained(n=800)
+    agent = trained(updates=20)
     before = agent.expected_rewards(seen)[0]
     agent.observe(random_batch(20, seed=77))
     agent.update(1)

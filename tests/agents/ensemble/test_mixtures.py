@@ -81,7 +81,7 @@ def test_probabilities_are_the_mixtures_votes(modules: ActionSpace, scale: float
     agent = make_agent("ensemble_thompson", modules, 4, settings, 7)
     assert isinstance(agent, EnsembleThompson)
     agent.observe(random_batch(800, modules))
-    agent.update(20)
+    agent.update(2)
     mask = np.random.default_rng(3).random((400, modules.total)) < 0.7
     seen = observations_of(mask)
     matrix = scale * mixing_matrix(5, 12, 7)
@@ -117,7 +117,7 @@ def test_more_mixtures_make_finer_probabilities() -> None:
     for mixtures in (0, 64):
         agent = make_agent("ensemble_thompson", PLAIN, 4, {**SMALL, "mixtures": mixtures, "floor": 0.0}, 2)
         agent.observe(random_batch(800))
-        agent.update(20)
+        agent.update(2)
         shares[mixtures] = agent.action_probabilities(observations_of(everything(500, PLAIN)))[0]
     assert len(np.unique(np.round(shares[0], 9))) <= 6
     assert len(np.unique(np.round(shares[64], 9))) > 12

@@ -22,8 +22,8 @@ def market_log(**settings: Any) -> History:
 
 
 def configuration(**settings: Any) -> Config:
-    """The configuration of `funnel.yaml`, on the folder `log` of the working directory."""
-    source = {"history.source": "folder", "history.path": "log", **SETTINGS}
+    """The configuration of `funnel.yaml` without trajectories, on the folder `log` of the working directory."""
+    source = {"history.source": "folder", "history.path": "log", "evaluation.trajectories.slots": None, **SETTINGS}
     return override(read_config(Path(FUNNEL[1])), source | settings)
 
 

@@ -114,7 +114,7 @@ def in_buckets(folder: Path, patch: pytest.MonkeyPatch, program: Any) -> tuple[s
     return ("--history.path", "buckets", "--history.decided", "run/decisions")
 
 
-@pytest.mark.parametrize("at", ["2024-01-08T07:00", "2024-01-12T07:00"])
+@pytest.mark.parametrize("at", ["2024-01-08T07:00", pytest.param("2024-01-12T07:00", marks=pytest.mark.slow)])
 def test_alerts_of_a_deployment_with_decisions_by_date(
     simulated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:

@@ -93,7 +93,7 @@ SETTINGS: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param(settings, id=name, marks=[pytest.mark.slow] if name in ("plain", "shared") else [])
+        pytest.param(settings, id=name, marks=[pytest.mark.slow] if name in ("plain", "shared", "truncate") else [])
         for name, settings in zip(("plain", "shared", "exclude", "truncate", "strata"), SETTINGS, strict=True)
     ],
 )

@@ -72,7 +72,7 @@ def wanted(log: History, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.usefixtures("unjudged")
-@pytest.mark.parametrize("n", [1, 16])
+@pytest.mark.parametrize("n", [1, pytest.param(16, marks=pytest.mark.slow)])
 def test_the_policy_has_one_set_of_bytes(
     log: History, wanted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
@@ -118,7 +118,7 @@ def test_another_log_is_not_resumed(log: History, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.usefixtures("unjudged")
-@pytest.mark.parametrize("calls", [2, 14])
+@pytest.mark.parametrize("calls", [pytest.param(2, marks=pytest.mark.slow), 14])
 def test_other_settings_are_not_resumed(
     log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
@@ -209,9 +209,12 @@ def taught_in_memory(config: Config, data: TrainingData) -> agents.Agent:
 
 
 @pytest.mark.usefixtures("unjudged")
-@pytest.mark.parametrize("seed", [100, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (101, 102))])
+@pytest.mark.parametrize(
+    ("seed", "divisions"),
+    [(100, (4,)), *(pytest.param(seed, (1, 4, 16), marks=pytest.mark.slow) for seed in (100, 101, 102))],
+)
 def test_policies_are_compared_at_the_same_contexts_for_every_division(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, divisions: tuple[int, ...]
 ) -> None:
     """How much of what is personal is followed is learned at few of the contexts: the same ones in memory."""
     monkeypatch.setattr(personal, "CONTEXTS", 32)
@@ -228,13 +231,13 @@ def test_policies_are_compared_at_the_same_contexts_for_every_division(
         monkeypatch.setattr(module, "contexts_to_judge", recorded)
     settings: dict[str, object] = {"seed": seed, "history.market.seed": seed}
     history, weights = market_log(**settings), []
-    for n in (1, 4, 16):
+    for n in divisions:
         learned, _ = agents.load_policy(learn(write_log(history, tmp_path / str(n), n), monkeypatch, **settings))
         weights.append(learned.funnel.heads.blend.personal)
     config = configuration(**settings)
     in_memory: Any = taught_in_memory(config, prepare(config))
-    assert weights == [in_memory.funnel.heads.blend.personal] * 3
-    assert len(found) == 4
+    assert weights == [in_memory.funnel.heads.blend.personal] * len(divisions)
+    assert len(found) == 1 + len(divisions)
     assert len({*found}) == 1
 
 
@@ -256,6 +259,14 @@ def test_a_run_says_on_whom_it_was_judged(judged: Path) -> None:
     names = {item.name for item in (judged / "run").iterdir()}
     assert {"config.yaml", "policy.pt", "metrics.json", "evaluation.json", "policy.csv", "tensorboard"} <= names
     assert SCRATCH_FOLDER not in names
+
+
+@pytest.mark.slow
+def test_trajectories_are_followed_in_the_sample(judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(judged)
+    out = tmp_path / "followed"
+    assert evaluate.main(["run", "--evaluation.trajectories.slots=2", "--out", str(out)]) == 0
+    assert json.loads((out / "evaluation.json").read_text())["followed"]["value"] is not None
 
 
 def test_evaluate_accepts_the_run(

@@ -60,9 +60,8 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return deployment(tmp_path_factory.mktemp("kept") / "run").path
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, pytest.param({"update.growth": 0.3, "history.market.days": 20}, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"update.growth": 0.3, "history.market.days": 20}])
 def test_a_deployment_that_keeps_rows_has_the_bits_of_one_that_reads_all(
     simulated: Path, tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,7 +198,7 @@ def observed_later(loop: Loop) -> None:
         (lambda loop: another_order(day_file(loop, 9)), 1),
         (late_row, 1),
         (other_arm, None),
-        (damaged_rows, 0),
+        pytest.param(damaged_rows, 0, marks=pytest.mark.slow),
         pytest.param(observed_later, None, marks=pytest.mark.slow),
         pytest.param(damaged_record, 0, marks=pytest.mark.slow),
         pytest.param(damaged_totals, 0, marks=pytest.mark.slow),
@@ -303,7 +302,9 @@ def test_rows_come_back_as_they_were_written(loop: Loop, tmp_path: Path) -> None
     assert not can_be_kept(replace(history, events=named))
 
 
-@pytest.mark.parametrize("damage", [lambda arms: arms.write_bytes(b"no table"), Path.unlink])
+@pytest.mark.parametrize(
+    "damage", [lambda arms: arms.write_bytes(b"no table"), pytest.param(Path.unlink, marks=pytest.mark.slow)]
+)
 def test_arms_that_are_damaged_or_absent_are_read_again(loop: Loop, damage: Callable[[Path], Any]) -> None:
     """They are absent where rows were kept before anything was decided: the first decided day ends no update."""
     expected = learned_from_whole(loop)

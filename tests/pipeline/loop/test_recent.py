@@ -35,7 +35,7 @@ from crosschannel.pipeline.simulation.simulating import Loop, simulate
 from crosschannel.programs import decide
 from tests import ROOT
 
-USERS, DAYS, WARM_UP, LEARNS = 120, 9, 5, 2
+USERS, DAYS, WARM_UP, LEARNS = 60, 9, 5, 2
 CONFIG = ROOT / "tests/programs/closed_loop.yaml"
 GUARDRAILS = Guardrails(weekly_cap=2, min_gap="3d")
 
@@ -53,6 +53,12 @@ def deployment(folder: Path, **settings: Any) -> Loop:
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return deployment(tmp_path_factory.mktemp("recent") / "run").path
+
+
+@pytest.fixture(scope="module")
+def complete(simulated: Path) -> History:
+    """The whole log of the deployment, as no test has changed it."""
+    return read_history(simulated / "log", simulated / "decisions")
 
 
 @pytest.fixture
@@ -78,10 +84,9 @@ def layout_of(history: History) -> Layout:
     return replace(Layout.build(ContextSpec(windows=("1d", "5d"), events=events), history), activity=activity)
 
 
-def recent_of(loop: Loop, layout: Layout | None = None, folder: str = "totals") -> RecentLog:
-    log, decided = DailyLog.open(loop.log), loop.decided
-    layout = layout_of(log.read(decided)) if layout is None else layout
-    return RecentLog(loop.path / folder, log, decided, layout, GUARDRAILS)
+def recent_of(loop: Loop, complete: History) -> RecentLog:
+    """What reads the recent days of a deployment, with columns for the events and actions of its whole log."""
+    return RecentLog(loop.path / "totals", DailyLog.open(loop.log), loop.decided, layout_of(complete), GUARDRAILS)
 
 
 def assert_equal(found: History, whole: History, layout: Layout, at: int) -> None:
@@ -102,7 +107,7 @@ def test_contexts_and_guardrails_are_those_of_the_whole_log_day_by_day(loop: Loo
     """The whole log counts up to a time, so that one log serves every day; totals move on by a day each."""
     unsubscribe_early(loop)
     whole = read_history(loop.log, loop.decided)
-    layout, recent = layout_of(whole), recent_of(loop)
+    layout, recent = layout_of(whole), recent_of(loop, whole)
     cuts = list[int]()
     for at in range(whole.span[1] - 3 * DAY, whole.span[1] + 4 * DAY, DAY):
         found = recent.read(at)
@@ -132,9 +137,11 @@ def test_a_passive_phase_decides_as_from_the_whole_log(
             assert file.read_bytes() == (simulated / "decisions" / file.relative_to(whole.decided)).read_bytes()
 
 
-@pytest.mark.parametrize("what", ["events", "decisions", "decided"])
-def test_a_day_that_was_corrected_is_summed_up_again(loop: Loop, what: str) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+@pytest.mark.parametrize(
+    "what", ["events", *(pytest.param(w, marks=pytest.mark.slow) for w in ("decisions", "decided"))]
+)
+def test_a_day_that_was_corrected_is_summed_up_again(loop: Loop, complete: History, what: str) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at)
     assert recent.read(at).earlier is not None
     days = recent.log.days()
@@ -153,8 +160,8 @@ def test_a_day_that_was_corrected_is_summed_up_again(loop: Loop, what: str) -> N
     assert recent.read(at).earlier is not None
 
 
-def test_a_row_in_the_file_of_a_later_day_is_not_lost(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_a_row_in_the_file_of_a_later_day_is_not_lost(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at)
     days = recent.log.days()
     file = recent.log.folder(days[-1]) / "events.parquet"
@@ -165,9 +172,9 @@ def test_a_row_in_the_file_of_a_later_day_is_not_lost(loop: Loop) -> None:
     assert_equal(found, read_history(loop.log, loop.decided), recent.layout, at)
 
 
-@pytest.mark.parametrize("file", [TOTALS, RESTS_ON])
-def test_damaged_totals_are_computed_again(loop: Loop, file: str) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+@pytest.mark.parametrize("file", [TOTALS, pytest.param(RESTS_ON, marks=pytest.mark.slow)])
+def test_damaged_totals_are_computed_again(loop: Loop, complete: History, file: str) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at)
     (recent.folder / file).write_bytes(b"damaged")
     assert recent.read(at).earlier is None
@@ -176,8 +183,8 @@ def test_damaged_totals_are_computed_again(loop: Loop, file: str) -> None:
     assert_equal(found, read_history(loop.log, loop.decided), recent.layout, at)
 
 
-def test_totals_of_other_events_or_hours_are_not_taken(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_totals_of_other_events_or_hours_are_not_taken(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at)
     activity = recent.layout.activity
     assert activity is not None
@@ -187,8 +194,8 @@ def test_totals_of_other_events_or_hours_are_not_taken(loop: Loop) -> None:
         assert_equal(other.read(at), read_history(loop.log, loop.decided), other.layout, at)
 
 
-def test_users_whose_observation_no_table_declares_need_the_whole_log(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_users_whose_observation_no_table_declares_need_the_whole_log(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     users = pd.read_parquet(loop.log / "users.parquet").drop(columns="observed_from")
     users.to_parquet(loop.log / "users.parquet", index=False)
     for _ in range(2):
@@ -196,15 +203,15 @@ def test_users_whose_observation_no_table_declares_need_the_whole_log(loop: Loop
     assert not recent.folder.exists()
 
 
-def test_an_earlier_time_than_that_of_the_totals_reads_the_whole_log(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_an_earlier_time_than_that_of_the_totals_reads_the_whole_log(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at)
     assert recent.read(at - DAY).earlier is None
 
 
 def test_chosen_users_keep_their_totals(loop: Loop) -> None:
     whole = read_history(loop.log, loop.decided)
-    recent, at = recent_of(loop), whole.span[1]
+    recent, at = recent_of(loop, whole), whole.span[1]
     recent.read(at)
     chosen = np.arange(whole.n_users) % 3 == 1
     assert_equal(recent.read(at).select_users(chosen), whole.select_users(chosen), recent.layout, at)
@@ -231,9 +238,10 @@ def test_the_program_decides_as_from_the_whole_log(loop: Loop, monkeypatch: pyte
 
 def assert_decides_as_whole(loop: Loop, recent: RecentLog, at: int) -> History:
     """What is read is what the whole log says, twice: with totals that were there, and with those kept then."""
+    whole = read_history(loop.log, loop.decided)
     for _ in range(2):
         found = recent.read(at)
-        assert_equal(found, read_history(loop.log, loop.decided), recent.layout, at)
+        assert_equal(found, whole, recent.layout, at)
     return found
 
 
@@ -250,20 +258,19 @@ def recut(loop: Loop, shift: int) -> None:
             rows[number == k].to_parquet(file, index=False)
 
 
-@pytest.mark.parametrize("hours", [-9, 5, *(pytest.param(h, marks=pytest.mark.slow) for h in (-1, 1, 8))])
-def test_files_that_are_cut_at_another_midnight_lose_no_row(loop: Loop, hours: int) -> None:
+@pytest.mark.parametrize("hours", [-9, *(pytest.param(h, marks=pytest.mark.slow) for h in (-1, 1, 5, 8))])
+def test_files_that_are_cut_at_another_midnight_lose_no_row(loop: Loop, complete: History, hours: int) -> None:
     """Days of time zones east and west of UTC: totals reach up to a time that divides the files."""
-    at = read_history(loop.log, loop.decided).span[1]
     recut(loop, hours * 3600 * 1_000_000)
-    recent = recent_of(loop)
+    recent, at = recent_of(loop, complete), complete.span[1]
     for day in (at - DAY, at):
         found = assert_decides_as_whole(loop, recent, day)
         assert found.earlier is not None
 
 
-def test_a_late_row_in_the_file_of_an_earlier_day_is_not_lost(loop: Loop) -> None:
+def test_a_late_row_in_the_file_of_an_earlier_day_is_not_lost(loop: Loop, complete: History) -> None:
     """Such as one of a device whose clock is ahead: no time divides the files, so that the whole log is read."""
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    recent, at = recent_of(loop, complete), complete.span[1]
     days = recent.log.days()
     first, last = (recent.log.folder(day) / "events.parquet" for day in (days[0], days[-1]))
     early = pd.concat([pd.read_parquet(first), pd.read_parquet(last).iloc[:3]], ignore_index=True)
@@ -272,8 +279,8 @@ def test_a_late_row_in_the_file_of_an_earlier_day_is_not_lost(loop: Loop) -> Non
     assert not recent.folder.exists()
 
 
-def test_decisions_that_were_edited_to_another_time_are_not_lost(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1] + 6 * DAY
+def test_decisions_that_were_edited_to_another_time_are_not_lost(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1] + 6 * DAY
     file = decided_days(loop.decided)[0] / "decisions.parquet"
     table = pd.read_parquet(file)
     table["time"] = pd.to_datetime(table["time"], utc=True) + pd.Timedelta("8D") + pd.Timedelta("1h")
@@ -281,8 +288,8 @@ def test_decisions_that_were_edited_to_another_time_are_not_lost(loop: Loop) -> 
     assert_decides_as_whole(loop, recent, at)
 
 
-def test_another_start_of_the_observation_changes_what_was_summed_up(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_another_start_of_the_observation_changes_what_was_summed_up(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at)
     assert recent.read(at).earlier is not None
     file = loop.log / "users.parquet"
@@ -293,8 +300,8 @@ def test_another_start_of_the_observation_changes_what_was_summed_up(loop: Loop)
     assert assert_decides_as_whole(loop, recent, at).earlier is not None
 
 
-def test_users_who_join_later_do_not_outdate_the_totals(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_users_who_join_later_do_not_outdate_the_totals(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at)
     file = loop.log / "users.parquet"
     users = pd.read_parquet(file)
@@ -304,8 +311,8 @@ def test_users_who_join_later_do_not_outdate_the_totals(loop: Loop) -> None:
     assert_decides_as_whole(loop, recent, at)
 
 
-def test_a_user_who_vanished_is_refused_as_by_the_whole_log(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_a_user_who_vanished_is_refused_as_by_the_whole_log(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at)
     # A user of the first days alone: no file that is read now names the user.
     late = read_history(loop.log, loop.decided)
@@ -325,8 +332,10 @@ def test_a_user_who_vanished_is_refused_as_by_the_whole_log(loop: Loop) -> None:
         recent.read(at)
 
 
-def test_values_that_are_missing_from_some_day_on_are_refused_as_by_the_whole_log(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_values_that_are_missing_from_some_day_on_are_refused_as_by_the_whole_log(
+    loop: Loop, complete: History
+) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at)
     cut = int(recent.read(at).earlier.time)
     for day in recent.log.days():
@@ -339,8 +348,8 @@ def test_values_that_are_missing_from_some_day_on_are_refused_as_by_the_whole_lo
         recent.read(at)
 
 
-def test_a_summed_day_that_is_removed_is_refused(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_a_summed_day_that_is_removed_is_refused(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at)
     day = recent.log.folder(recent.log.days()[1])
     (day / "events.parquet").unlink()
@@ -351,8 +360,8 @@ def test_a_summed_day_that_is_removed_is_refused(loop: Loop) -> None:
         recent.read(at)
 
 
-def test_days_without_rows_are_read_like_others(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_days_without_rows_are_read_like_others(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     days = recent.log.days()
     for day in (*days[:2], *days[5:8]):
         file = recent.log.folder(day) / "events.parquet"
@@ -361,14 +370,16 @@ def test_days_without_rows_are_read_like_others(loop: Loop) -> None:
         assert assert_decides_as_whole(loop, recent, time).earlier is not None
 
 
-def test_a_time_beyond_the_log_needs_no_day_that_is_not_there(loop: Loop) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_a_time_beyond_the_log_needs_no_day_that_is_not_there(loop: Loop, complete: History) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     for time in (at + 400 * DAY, at + 401 * DAY, at):
         assert_decides_as_whole(loop, recent, time)
 
 
-def test_a_file_that_changes_while_it_is_read_outdates_the_totals(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_a_file_that_changes_while_it_is_read_outdates_the_totals(
+    loop: Loop, complete: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     file = recent.log.folder(recent.log.days()[1]) / "events.parquet"
     read = DailyLog.read
 
@@ -385,9 +396,9 @@ def test_a_file_that_changes_while_it_is_read_outdates_the_totals(loop: Loop, mo
 
 
 def test_another_process_that_keeps_totals_or_a_folder_without_rights_changes_no_decision(
-    loop: Loop, caplog: pytest.LogCaptureFixture
+    loop: Loop, complete: History, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.folder.mkdir()
     with RunLock(recent.folder):
         assert_equal(recent.read(at), read_history(loop.log, loop.decided), recent.layout, at)
@@ -397,9 +408,9 @@ def test_another_process_that_keeps_totals_or_a_folder_without_rights_changes_no
     assert_equal(blocked.read(at), read_history(loop.log, loop.decided), recent.layout, at)
 
 
-def test_totals_without_their_description_or_with_an_earlier_one_are_not_taken(loop: Loop) -> None:
+def test_totals_without_their_description_or_with_an_earlier_one_are_not_taken(loop: Loop, complete: History) -> None:
     """As a process leaves them that was killed between the two files."""
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    recent, at = recent_of(loop, complete), complete.span[1]
     recent.read(at - DAY)
     earlier = (recent.folder / RESTS_ON).read_bytes()
     recent.read(at)
@@ -411,8 +422,8 @@ def test_totals_without_their_description_or_with_an_earlier_one_are_not_taken(l
     assert_decides_as_whole(loop, recent, at)
 
 
-def test_the_users_are_read_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+def test_the_users_are_read_once(loop: Loop, complete: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    recent, at = recent_of(loop, complete), complete.span[1]
     files = list[str]()
     for module in (recent_module, daily):
         real = module.read_parquet
@@ -444,7 +455,7 @@ def test_a_time_that_the_log_does_not_cover_is_refused_beside_its_own_times(
 def test_a_slot_that_the_recent_days_do_not_show_is_found_in_the_whole_log(loop: Loop) -> None:
     """Where nobody decided for a while, the last slots may lie before the days that were read."""
     whole = read_history(loop.log, loop.decided)
-    recent, at = recent_of(loop), whole.span[1]
+    recent, at = recent_of(loop, whole), whole.span[1]
     recent.read(at)
     found = recent.read(at)
     assert found.earlier is not None

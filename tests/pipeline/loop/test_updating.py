@@ -89,7 +89,7 @@ def test_days_that_were_missed_are_made_up_for(tmp_path: Path) -> None:
     assert late.version == update(started(settings, tmp_path / "other", history), history).version
 
 
-@pytest.mark.parametrize("day", [1, 5, 7])
+@pytest.mark.parametrize("day", [5, *(pytest.param(day, marks=pytest.mark.slow) for day in (1, 7))])
 def test_a_corrected_day_is_learned_again(tmp_path: Path, day: int) -> None:
     settings, history = config(**GROWTH), log()
     run = started(settings, tmp_path / "run", history)
@@ -111,7 +111,7 @@ def test_a_change_before_the_days_that_are_revised_is_counted_and_left(tmp_path:
     assert (found.fitted, found.added) == ((), (9,))
 
 
-@pytest.mark.parametrize("where", ["policy", "state"])
+@pytest.mark.parametrize("where", ["state", pytest.param("policy", marks=pytest.mark.slow)])
 def test_an_update_that_is_cut_off_is_made_again(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, history = config(**GROWTH), log()
     run = started(settings, tmp_path / "run", history)
