@@ -102,7 +102,7 @@ def test_a_notebook_needs_the_wheel_alone(build: ModuleType, name: str):
     assert {module.partition(".")[0] for module in imported} - set(sys.stdlib_module_names) <= ALLOWED
 
 
-@pytest.mark.parametrize("name", ["email_test", "letters", pytest.param("closed_loop", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["email_test", "letters", "closed_loop"])
 def test_a_notebook_runs_in_its_quick_form_and_finds_the_truth(build: ModuleType, name: str, tmp_path: Path):
     """Within four standard errors, as one estimate of a fixed seed."""
     shown, (point, se, truth) = run(build, name, tmp_path, {"QUICK": True})
@@ -110,7 +110,6 @@ def test_a_notebook_runs_in_its_quick_form_and_finds_the_truth(build: ModuleType
     assert abs(point - truth) < 4 * se
 
 
-@pytest.mark.slow
 def test_the_market_runs_in_its_quick_form(build: ModuleType, tmp_path: Path):
     """400 users do not identify a policy's value: the notebook says so, and what would."""
     shown, (point, se, _) = run(build, "market", tmp_path, {"QUICK": True})
