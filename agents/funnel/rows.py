@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -102,19 +102,33 @@ def control_targets(controls: FunnelRows, weights: Tensor) -> Tensor:
     return torch.stack([controls.value, controls.reward, controls.gross(weights)], 1)
 
 
-def control_coefficients(sums: DesignStatistics) -> Tensor:
-    """Return the coefficients (base, 3) of what happens without a message, from the sums of such rows, float64."""
-    ridge = CONTROL_RIDGE * torch.eye(len(sums.gram), dtype=torch.float64)
-    found: Tensor = torch.linalg.solve(sums.gram + ridge, sums.moment)
+def control_coefficients(halves: Sequence[DesignStatistics]) -> Tensor:
+    """Return the coefficients (2, base, 3) of what happens without a message, float64.
+
+    Args:
+        halves: Sums of rows without a message of each half of the users; one without any gets what the other says.
+    """
+    some = [half if half.rows else other for half, other in zip(halves, reversed(halves), strict=True)]
+    gram, moment = (torch.stack([getattr(half, name) for half in some]) for name in ("gram", "moment"))
+    ridge = CONTROL_RIDGE * torch.eye(gram.shape[-1], dtype=torch.float64)
+    found: Tensor = torch.linalg.solve(gram + ridge, moment)
     return found
+
+
+def usual_of(design: Design, x: Tensor, fold: Tensor, coefficients: Tensor) -> Tensor:
+    """Return what is usual (n, 3) at contexts (n, D), by the coefficients (2, base, 3) of each row's half (n,)."""
+    return (design.common(x) @ coefficients)[fold, torch.arange(len(x))]
 
 
 @dataclass(frozen=True)
 class Usual:
     """What a regression on the context predicts of decisions without a message, and how noisy contexts are.
 
+    Each half of the users has coefficients of its own: with those of all users, both halves' messages would share the
+    errors of this regression, and what one half predicts of the other would look right where it is noise.
+
     Attributes:
-        coefficients: Coefficients of the value, the reward and the reward without cost events (base, 3).
+        coefficients: Coefficients of the value, the reward and the reward without cost events, by half (2, base, 3).
         noise: Coefficients of the logarithm of their variance (D,).
         tested: Which actions of the first module have engagement in the log (A,).
     """
@@ -129,18 +143,20 @@ class Usual:
         tested = torch.zeros(design.modules.sizes[0], dtype=torch.bool)
         tested[torch.from_numpy(sent.actions[:, 0])[sent.engaged.isfinite()]] = True
         targets = control_targets(controls, weights)
-        coefficients = control_coefficients(sum_common(design, controls.x, targets)).float()
+        halves = [controls.fold == half for half in range(FOLDS)]
+        coefficients = control_coefficients([sum_common(design, controls.x[at], targets[at]) for at in halves]).float()
         noise = torch.zeros(design.width)
         if len(controls):
             keys = controls.key.numpy().view(np.uint64)
             some = torch.from_numpy(in_sample(keys, NOISE_ROWS / len(controls), NOISE_SALT))
-            square = (targets[some, 0] - design.common(controls.x[some]) @ coefficients[:, 0]).square()
+            usual = usual_of(design, controls.x[some], controls.fold[some], coefficients)
+            square = (targets[some, 0] - usual[:, 0]).square()
             noise = learn_noise(controls.x[some], square)
         return cls(coefficients, noise, tested)
 
     def less(self, design: Design, sent: FunnelRows, weights: Tensor) -> Messages:
         """Return messages less what is usual."""
-        usual = design.common(sent.x) @ self.coefficients
+        usual = usual_of(design, sent.x, sent.fold, self.coefficients)
         channel = torch.from_numpy(sent.actions[:, 0])
         factor = noise_factor(sent.x, self.noise)
         return Messages(

@@ -52,6 +52,7 @@ from crosschannel.agents.funnel.rows import (
     Usual,
     control_coefficients,
     control_targets,
+    usual_of,
 )
 from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums, sum_common
 from crosschannel.agents.leaves.leaves import Leaves, RunOverTasks, Task
@@ -120,16 +121,17 @@ class FirstSums:
     """What the first pass over the rows finds; `+` adds the rows of other users.
 
     Attributes:
-        controls: Sums of the rows without a message, whose targets are value, reward, and reward without cost events.
+        controls: Sums of the rows without a message of each half of the users (2), whose targets are value, reward, and
+            reward without cost events.
         tested: Whether the log tells who engaged with the messages of each action of the first module (A,).
         by_fold: Number of messages in each half of the users (2,).
         events: Number of messages after which each cost event occurred, and after which that is known (2, C).
         idle: The same of decisions without a message (2, C).
-        noise_sample: Contexts (k, D) and values (k, 1) of sampled rows without a message.
+        noise_sample: Contexts (k, D), values and halves (k, 1) of sampled rows without a message.
         message_sample: Sampled messages.
     """
 
-    controls: DesignStatistics
+    controls: tuple[DesignStatistics, ...]
     tested: Tensor
     by_fold: Tensor
     events: Tensor
@@ -139,7 +141,7 @@ class FirstSums:
 
     def __add__(self, other: FirstSums) -> FirstSums:
         return FirstSums(
-            controls=self.controls + other.controls,
+            controls=tuple(map(add, self.controls, other.controls)),
             tested=self.tested | other.tested,
             by_fold=self.by_fold + other.by_fold,
             events=self.events + other.events,
@@ -156,10 +158,10 @@ class FirstSums:
     def usual(self, design: Design) -> Usual:
         """Fit what happens without a message, and how noisy it is by the sample."""
         coefficients = control_coefficients(self.controls).float()
-        x, value = self.noise_sample[:, :-1], self.noise_sample[:, -1]
+        x, value, fold = self.noise_sample[:, :-2], self.noise_sample[:, -2], self.noise_sample[:, -1].long()
         noise = torch.zeros(design.width)
         if len(x):
-            noise = learn_noise(x, (value - design.common(x) @ coefficients[:, 0]).square())
+            noise = learn_noise(x, (value - usual_of(design, x, fold, coefficients)[:, 0]).square())
         return Usual(coefficients, noise, self.tested)
 
     def hazards(self, design: Design) -> list[HazardFit]:
@@ -176,32 +178,31 @@ class FirstSums:
 def first_sums(folders: Task, design: Design, leaves: Leaves) -> FirstSums:
     """Make the first pass over the rows of some leaves."""
     weights, costs = _weights(leaves), len(leaves.costs)
-    total = DesignStatistics(
-        torch.zeros(design.base, design.base, dtype=torch.float64),
-        torch.zeros(design.base, 3, dtype=torch.float64),
-        torch.zeros(3, dtype=torch.float64),
-        rows=0,
-    )
+    total = [DesignStatistics.empty(design.base, 3) for _ in range(FOLDS)]
     tested = torch.zeros(design.modules.sizes[0], dtype=torch.bool)
     by_fold, events, idle = (torch.zeros(*shape, dtype=torch.float64) for shape in ((FOLDS,), (2, costs), (2, costs)))
-    noise, some = [torch.zeros(0, design.width + 1)], [_no_rows(design, costs)]
+    noise, some = [torch.zeros(0, design.width + 2)], [_no_rows(design, costs)]
     noise_share, message_share = NOISE_ROWS / max(leaves.controls, 1), MESSAGE_ROWS / max(leaves.messages, 1)
     for block in blocks(folders):
         rows = block.funnel_rows()
         is_sent, known = torch.from_numpy(design.modules.sends(rows.actions)), rows.value.isfinite()
         at_controls, at_sent = (~is_sent & known).nonzero()[:, 0], (is_sent & known).nonzero()[:, 0]
         controls, sent = rows.take(at_controls), rows.take(at_sent)
-        total = total + sum_common(design, controls.x, control_targets(controls, weights))
+        targets = control_targets(controls, weights)
+        for half in range(FOLDS):
+            at = controls.fold == half
+            total[half] += sum_common(design, controls.x[at], targets[at])
         tested[torch.from_numpy(sent.actions[:, 0])[sent.engaged.isfinite()]] = True
         by_fold += torch.bincount(sent.fold, minlength=FOLDS)
         events += torch.stack([sent.cost.nan_to_num(0.0).sum(0), sent.cost.isfinite().double().sum(0)])
         idle += torch.stack([controls.cost.nan_to_num(0.0).sum(0), controls.cost.isfinite().double().sum(0)])
         chosen = torch.from_numpy(in_sample(block.key[at_controls.numpy()], noise_share, NOISE_SALT))
-        noise.append(torch.cat([controls.x[chosen], controls.value[chosen].unsqueeze(1)], 1).float())
+        columns = controls.x[chosen], controls.value[chosen, None], controls.fold[chosen, None]
+        noise.append(torch.cat(columns, 1).float())
         chosen = torch.from_numpy(in_sample(block.key[at_sent.numpy()], message_share, SAMPLE_SALT))
         some.append(_single(sent.take(chosen.nonzero()[:, 0])))
     return FirstSums(
-        controls=total,
+        controls=tuple(total),
         tested=tested,
         by_fold=by_fold,
         events=events,

@@ -15,7 +15,7 @@ from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import predict
 from crosschannel.agents.funnel.model import MIN_MESSAGES, fit_heads, moved_heads
-from crosschannel.agents.funnel.rows import FunnelRows
+from crosschannel.agents.funnel.rows import FunnelRows, Usual
 from crosschannel.agents.funnel.values import ALL_SENDS, DIRECT, ENGAGEMENT, GAIN, Heads, Means, value_of
 from crosschannel.core.action_changes import known_actions, previous_cells
 from crosschannel.core.action_space import ActionSpace, Module
@@ -329,3 +329,19 @@ def test_few_messages_teach_effects_without_slopes(monkeypatch: pytest.MonkeyPat
         own = found.sd[: ALL_SENDS + 1, design.block[design.starts[m]]].float()
         # Of 8 members whose mean is 0: within what a chi-square of 7 degrees of freedom hardly ever leaves.
         assert bool(((come[..., 0].std(1) > 0.1 * own) & (come[..., 0].std(1) < 2.5 * own)).all())
+
+
+def test_halves_share_no_error_of_what_is_usual() -> None:
+    """What one half's controls say enters its own messages alone: otherwise its noise would confirm itself."""
+    rows, price = rows_of(World().log(3000)), torch.tensor([2.0])
+    design = Design.build(PLAIN, rows.x.shape[1])
+    controls, sent = rows.controls(PLAIN), rows.messages(PLAIN)
+    others = replace(controls, value=controls.value + (controls.fold == 1) * controls.x[:, 0])
+    some, more = (Usual.fit(design, each, sent, price).less(design, sent, price) for each in (controls, others))
+    assert torch.equal(some.value[sent.fold == 0], more.value[sent.fold == 0])
+    assert (some.value - more.value)[sent.fold == 1].abs().mean() > 0.5
+    # A half without a control has what the other says.
+    alone = controls.take((controls.fold == 0).nonzero()[:, 0])
+    found = Usual.fit(design, alone, sent, price).coefficients
+    assert torch.equal(found[0], found[1])
+    assert found.abs().max() > 0.0
