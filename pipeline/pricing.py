@@ -70,9 +70,9 @@ class LogPace:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LogPace:
-        """Restore what `to_dict` returned; policies of earlier versions have no organic rates."""
+        """Restore what `to_dict` returned."""
         rates, organic = (
-            {str(name): float(rate) for name, rate in data.get(part, {}).items()} for part in ("rates", "organic")
+            {str(name): float(rate) for name, rate in data[part].items()} for part in ("rates", "organic")
         )
         return cls(int(data["period"]), rates, float(data["message_price"]), organic)
 
