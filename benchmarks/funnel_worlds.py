@@ -48,7 +48,7 @@ COLUMNS = {
     "usual_unsubscribed": "share of the users who unsubscribed under business as usual",
     "best_constant": "value of the best constant message, by true effect",
     "oracle": "value of the myopic oracle",
-    "slope": "slope of the rewards on the funnel's values, for users that it has not learned from",
+    "slope": "slope of the rewards on the funnel's values, for each half of the users by what the other half taught",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import scipy  # it imports scipy.optimize on first use, so that a program's help does not wait for it
@@ -79,6 +80,15 @@ class Blend:
     intercept: float = math.nan
     missed: float = 0.0
     personal: float = 1.0
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Return the weights as plain values; None where a figure is not identified."""
+        return {f.name: None if math.isnan(value := getattr(self, f.name)) else value for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, float | None]) -> Blend:
+        """Restore what `to_dict` returned."""
+        return cls(**{name: math.nan if value is None else value for name, value in data.items()})
 
 
 @dataclass(frozen=True)

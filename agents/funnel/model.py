@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any
 
@@ -67,7 +67,7 @@ class Fit:
         return (
             {f.name: getattr(self, f.name) for f in fields(self)}
             | parts
-            | {"hazards": hazards, "blend": asdict(self.blend)}
+            | {"hazards": hazards, "blend": self.blend.to_dict()}
         )
 
     @classmethod
@@ -81,7 +81,7 @@ class Fit:
             organic=state["organic"].clone(),
             variance=state["variance"].clone(),
             noise=state["noise"].clone(),
-            blend=Blend(**state["blend"]),
+            blend=Blend.from_dict(state["blend"]),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -43,13 +43,13 @@ class Heads:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the heads as tensors and plain values."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"blend": asdict(self.blend)}
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"blend": self.blend.to_dict()}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Heads:
         """Restore what `state_dict` returned."""
         tensors = {f.name: state[f.name].clone() for f in fields(cls) if f.name != "blend"}
-        return cls(**tensors, blend=Blend(**state["blend"]))
+        return cls(**tensors, blend=Blend.from_dict(state["blend"]))
 
     def best(self) -> Heads:
         """Return the best estimates alone."""

@@ -126,11 +126,15 @@ class ConstraintUse:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well the value by the funnel agrees with the rewards of all messages, for users that it has not learned from.
+    """How well the value by the funnel agrees with the rewards of all messages of the other half of the users.
+
+    How large effects may be is learned from both halves, so that where there is next to no effect the slope can lie well
+    above 0.
 
     Attributes:
-        slope: Slope of the rewards of all messages on the funnel's predicted value: 1 where its assumptions hold.
-        slope_se: Its standard error over users.
+        slope: Slope of the rewards of all messages on the funnel's predicted value: 1 where its assumptions hold; NaN
+            where predictions do not differ.
+        slope_se: Its standard error over users; NaN with few users.
         intercept: Intercept of that regression.
         weight_of_funnel: How much the value of a message follows the funnel.
         weight_of_all_sends: How much it follows the regression of all sends' rewards, which needs no assumption on who
@@ -148,10 +152,13 @@ class Calibration:
     weight_of_personal: float = 1.0
 
     def __str__(self) -> str:
+        slope = f"{self.slope:.2f} +- {1.96 * self.slope_se:.2f}"
+        meaning = "about 1 if its assumptions hold, .9 where features are many; above 0 also without effects"
+        if math.isnan(self.slope_se):
+            slope, meaning = "not identified", "with so few users, or predictions that do not differ"
         return (
-            f"Slope of the rewards of all messages on the funnel's predicted value: {self.slope:.2f} +- "
-            f"{1.96 * self.slope_se:.2f} (about 1 if its assumptions hold, .9 where features are many). The value of a "
-            f"message follows the funnel by {self.weight_of_funnel:.2f} and the regression of all sends by "
+            f"Slope of the rewards of all messages on the funnel's predicted value: {slope} ({meaning}). The "
+            f"value of a message follows the funnel by {self.weight_of_funnel:.2f} and the regression of all sends by "
             f"{self.weight_of_all_sends:.2f}; within the funnel, what is personal about a choice counts by "
             f"{self.weight_of_personal:.2f}, and what surrogates "
             f"miss by {self.weight_of_missed:.2f}."
