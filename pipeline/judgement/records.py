@@ -128,8 +128,8 @@ class ConstraintUse:
 class Calibration:
     """How well the value by the funnel agrees with the rewards of all messages of the other half of the users.
 
-    How large effects may be is learned from both halves, so that where there is next to no effect the slope can lie well
-    above 0.
+    How large effects may be is learned from both halves, so that where there is next to no effect the slope can lie
+    well above 0.
 
     Attributes:
         slope: Slope of the rewards of all messages on the funnel's predicted value: 1 where its assumptions hold; NaN
