@@ -85,6 +85,13 @@ class Diagnostics:
         return cls(checks=made, facts=(*facts, *lines), kind=kind, on_controls=on_controls, cautions=cautions)
 
     @property
+    def failed(self) -> tuple[str, ...]:
+        """The tests that fail; without controls nothing is tested, and nothing passes either."""
+        if self.kind in WITHOUT_CONTROLS:
+            return ("no controls",)
+        return tuple(check.name for check in self.checks if check.status == "failed")
+
+    @property
     def verdict(self) -> str:
         """Whether the effect may be read as causal, and if not, why, in a few sentences."""
         return " ".join([self._verdict, *(f"But {caution}." for caution in self.cautions)])
@@ -93,7 +100,7 @@ class Diagnostics:
     def _verdict(self) -> str:
         if self.kind in WITHOUT_CONTROLS:
             return f"`{self.kind}` has no controls: do not read the average as causal."
-        failed = [FAILURES.get(check.name, check.name) for check in self.checks if check.status == "failed"]
+        failed = [FAILURES.get(name, name) for name in self.failed]
         untested = [check.name for check in self.checks if check.status == "not tested"]
         if failed:
             rest = f" Not tested: {', '.join(untested)}." if untested else ""

@@ -48,6 +48,7 @@ from crosschannel.reward.effects.report import (
     estimates_parts,
     module_for_action_effects,
     picture,
+    verdict_text,
 )
 from crosschannel.reward.models import DidReward, FittedDid
 from crosschannel.reward.spec import RewardSpec
@@ -65,7 +66,9 @@ class _Divided:
         return divided_designs(history, plan, self.fitted)
 
 
-def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, request: EffectsRequest) -> str:
+def report_over_buckets(
+    run: Run, plan: Plan, sample: History, summary: str, request: EffectsRequest, lacks: Sequence[str] = ()
+) -> str:
     """Estimate by passes over buckets, write the files that are asked for, and return the text to print.
 
     Args:
@@ -74,6 +77,7 @@ def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, req
         sample: A sample of users.
         summary: What the log holds.
         request: The content of the report.
+        lacks: What the report lacks, one line each: `left_out`.
     """
     found = estimate(run, plan, designs_of, "effects")
     assert found.counts is not None  # the first comparison has them
@@ -92,7 +96,11 @@ def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, req
     if request.plot is not None:
         save_figure(picture(sample, events, diagnostics), request.plot)
     parts = estimates_parts(summary, KIND, plan.spec, found.counts, table, events, diagnostics)
-    return "\n\n".join([*parts, *[f"Written: {path}" for path in (request.csv, request.plot) if path is not None]])
+    parts += [f"Written: {path}" for path in (request.csv, request.plot) if path is not None]
+    if lacks:
+        head = "Left out, since the log is in buckets (--whole reads it as a whole, if it fits into memory):"
+        parts.append("\n".join([head, *(f"- {line}" for line in lacks)]))
+    return "\n\n".join([*parts, verdict_text(diagnostics)])
 
 
 def event_study_of(found: Estimates, plan: Plan) -> EventStudy:
