@@ -75,7 +75,7 @@ class ActionEffect:
 
     @property
     def only_later(self) -> bool:
-        """Whether it may be causal within the window, and the time after the window is all that speaks against it."""
+        """Whether it may be causal within the window, and the time after the window is its only caveat."""
         return self.of_the_log == (AFTER,) and len(self.caveats) == 1
 
     @property

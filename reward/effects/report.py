@@ -155,7 +155,8 @@ def verdict_text(diagnostics: Diagnostics, found: Sequence[ActionEffect] = ()) -
     else:
         own = [f.name for f in found if f.kind == diagnostics.kind and (f.failed or f.contradicted_by)]
         rest = f" But do not read as causal, for caveats of their own: {'; '.join(own)}." if own else ""
-    return f"Verdict: {diagnostics.verdict}{rest}"
+    help_ = f" What would help: {' '.join(diagnostics.remedies)}" if diagnostics.remedies else ""
+    return f"Verdict: {diagnostics.verdict}{rest}{help_}"
 
 
 def about_text(kind: str, spec: RewardSpec, counts: RewardCounts) -> str:

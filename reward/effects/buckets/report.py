@@ -10,6 +10,7 @@ import pandas as pd
 
 from crosschannel.core.files import write_csv
 from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.buckets.alike import controls_alike
 from crosschannel.reward.effects.buckets.designs import (
     EVENT_TIME,
@@ -37,6 +38,7 @@ from crosschannel.reward.effects.diagnostics import (
     check_later_messages,
     check_placebo_in_time,
     check_placebo_on_holdout,
+    failures,
     pre_trend_check,
 )
 from crosschannel.reward.effects.estimates import Effect, effects_table
@@ -90,7 +92,8 @@ def report_over_buckets(
         on_controls = check_controls({name: _equal_changes(divided, name) for name in plan.divides_controls})
     alike = controls_alike(run, plan, found.fitted, found.of(MAIN)[0].value)
     diagnostics = diagnose_estimates(found, events, on_controls, alike, plan)
-    diagnostics = replace(diagnostics, cautions=sample.cautions)
+    unused = sample.propensity_source in KNOWN_SOURCES
+    diagnostics = replace(diagnostics, cautions=sample.cautions, unused_propensities=unused)
     if request.csv is not None:
         write_csv(pd.concat([table, events.to_pandas()]), request.csv)
     if request.plot is not None:
@@ -134,11 +137,8 @@ def diagnose_estimates(
     """
     assert found.counts is not None  # the first design has them
     held = [effect for effect in found.of(ON_HOLDOUT) if effect.n_treated + effect.n_without]
-    trends, after = pre_trend_check(events), None
-    if plan.length_after is not None and trends.status == "passed":
-        later, others = found.of(AFTER)[0], found.of(MESSAGES)[0]
-        after = check_after_window(found.of(MAIN)[0], later, others, plan.length_after)
-    checks = (
+    trends = pre_trend_check(events)
+    checks = [
         trends,
         check_placebo_in_time(found.of(IN_TIME)[0]),
         check_placebo_on_holdout(held[0]) if held else None,
@@ -146,8 +146,10 @@ def diagnose_estimates(
         *alike,
         check_hours_before(found.of(HOURS_BEFORE)[0], found.of(MAIN)[0]) if plan.of_hours is not None else None,
         check_later_messages(found.counts.unknown),
-        after,
-    )
+    ]
+    if plan.length_after is not None and trends.status == "passed":
+        later, others = found.of(AFTER)[0], found.of(MESSAGES)[0]
+        checks.append(check_after_window(found.of(MAIN)[0], later, others, plan.length_after, failures(checks)))
     return Diagnostics.build(checks, found.counts.lines(KIND, len(plan.spec.matching.levels)), KIND, on_controls)
 
 
