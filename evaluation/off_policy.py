@@ -45,6 +45,7 @@ def evaluate(
     reward_counts: Mapping[str, int] | None = None,
     p_uncensored: FloatArray | None = None,
     no_overlap: str = "",
+    refused: str = "",
 ) -> Evaluation:
     """Estimate a policy's value from a log of another policy's decisions.
 
@@ -74,6 +75,8 @@ def evaluate(
             1/p_uncensored times (inverse probability of censoring), so that values are about all decisions and not
             about those that happened to be followed by none. NaN where unknown; 1 by default.
         no_overlap: Why the log identifies nothing that is weighted (`PropensityCheck.no_overlap`); empty where it may.
+        refused: Why the rewards are not what messages change (`RewardTests.refusal_in_short`), so that not even the
+            log's own value is identified; empty where they may be.
 
     Raises:
         InputError: If shapes differ, a probability is out of range, or a reward is infinite.
@@ -105,6 +108,7 @@ def evaluate(
     usable = [e for e in estimators if q_values is not None or not e.uses_model]
     if not usable:
         raise ConfigError("all requested estimators need an outcome model: pass `q_values`")
+    no_overlap = no_overlap or refused
     if unknown:
         no_overlap = no_overlap or (
             f"p_uncensored is unknown for {unknown:,} decisions: the log has no propensities for the slots after them"
@@ -156,6 +160,8 @@ def evaluate(
         if not reason and not (value.is_defined and difference.is_defined):
             reason = f"undefined in {int((~np.isfinite(drawn - draws[:, 0])).sum())} of {len(draws)} replicates"
             value = difference = UNDEFINED
+        if refused:
+            difference = UNDEFINED  # to a value of the log that is not identified
         return Estimate(
             estimand=_describe(log, estimand.module, policy),
             module=estimand.name,
@@ -181,12 +187,13 @@ def evaluate(
             influence=np.stack([by_user(each) for each in influence], axis=1),
             confidence_level=settings.confidence_level,
         )
-        return build_ladder(of, joint, _describe(log, None, policy), len(users), log.modules.names[0], settings)
+        estimand = _describe(log, None, policy)
+        return build_ladder(of, joint, estimand, len(users), log.modules.names[0], settings, refused)
 
     return Evaluation(
         policy=policy,
         log=log.name,
-        logged=interval(points[0], draws[:, 0], logged_influence),
+        logged=UNDEFINED if refused else interval(points[0], draws[:, 0], logged_influence),
         estimates=tuple(estimate(k) for k in range(len(requests))),
         decisions=len(part),
         users=len(users),

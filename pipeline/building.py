@@ -135,7 +135,12 @@ class TrainingData:
     @property
     def not_identified(self) -> str:
         """Why the log identifies the value of no policy; empty where it may."""
-        return self.propensities.no_overlap or ("" if self.reward_tests is None else self.reward_tests.refusal_in_short)
+        return self.propensities.no_overlap or self.refused
+
+    @property
+    def refused(self) -> str:
+        """Why the rewards are not what messages change, so that not even the log's value is identified; else empty."""
+        return "" if self.reward_tests is None else self.reward_tests.refusal_in_short
 
     @cached_property
     def validation(self) -> Split:

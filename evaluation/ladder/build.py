@@ -40,7 +40,13 @@ def assumption_of(order: int, factors: int, channel: str) -> str:
 
 
 def build_ladder(
-    design: LadderDesign, joint: JointReplicates, estimand: str, users: int, channel: str, settings: EvaluationSettings
+    design: LadderDesign,
+    joint: JointReplicates,
+    estimand: str,
+    users: int,
+    channel: str,
+    settings: EvaluationSettings,
+    refused: str = "",
 ) -> Ladder:
     """Build the ladder.
 
@@ -51,6 +57,7 @@ def build_ladder(
         users: Number of users with a reward.
         channel: Name of the first module.
         settings: The minimum sample sizes.
+        refused: Why not even the logged value is identified; empty where it is.
     """
     count = len(design.factors.names)
     orders = tuple(_order(design, joint, k, estimand, users, channel) for k in range(count + 1))
@@ -83,7 +90,7 @@ def build_ladder(
         orders=orders,
         totals=totals,
         pairs=pairs,
-        waterfall=_waterfall(design, joint, orders, order, channel),
+        waterfall=_waterfall(design, joint, orders, order, channel, refused),
         breakdown=breakdown_point(joint, 1 + order, 1, LOGGED) if order < count and known else None,
     )
 
@@ -165,7 +172,7 @@ def _with_holm(pairs: Sequence[Interaction]) -> tuple[Interaction, ...]:
 
 
 def _waterfall(
-    design: LadderDesign, joint: JointReplicates, orders: Sequence[Estimate], order: int, channel: str
+    design: LadderDesign, joint: JointReplicates, orders: Sequence[Estimate], order: int, channel: str, refused: str
 ) -> tuple[WaterfallStep, ...]:
     """Return the steps from the logged value to that of an order, each with its interval or its reason."""
     count = len(design.factors.names)
@@ -175,7 +182,7 @@ def _waterfall(
         return WaterfallStep(name, kind, value, reason or ("" if value.is_defined else "undefined in some replicates"))
 
     steps = [
-        step("logged", "logged", joint.pick(LOGGED)),
+        step("logged", "logged", joint.pick(LOGGED), refused),
         step(channel, "channel", joint.pick(1, minus=LOGGED), orders[0].reason),
         *(
             step(name, "factor", joint.pick(2 + count + f), design.part_reasons[f])

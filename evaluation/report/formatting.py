@@ -59,8 +59,20 @@ def format_number(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else NOTHING
 
 
+def reasons_once(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Leave a reason out of the rows below the first that has it, where a table has no other reason."""
+    reasons = {cell for row in rows for cell in row if cell.startswith("not identified (")}
+    shown, done = list[tuple[str, ...]](), False
+    for row in rows:
+        again = done and len(reasons) == 1
+        shown.append(tuple("not identified" if again and cell in reasons else cell for cell in row))
+        done = done or bool(reasons.intersection(row))
+    return shown
+
+
 def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Pad columns to the width of their cells; a reason may extend over the empty cells to its right."""
+    rows = reasons_once(rows)
     longest = max(map(len, rows))
     rows = [(*row, *([""] * (longest - len(row)))) for row in rows]
     widths = [

@@ -38,9 +38,10 @@ def text_table(evaluation: Evaluation) -> str:
 def _value_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
     level = f"{evaluation.settings.confidence_level:.0%}"
     logged = evaluation.logged
+    shown = (format_point(logged), format_bounds(logged)) if logged.is_defined else ("not identified", "")
     rows: list[tuple[str, ...]] = [
         ("policy chooses", "estimator", "value", level, "difference", level),
-        ("(logging policy)", "mean", format_point(logged), format_bounds(logged), "", ""),
+        ("(logging policy)", "mean", *shown, "", ""),
     ]
     for e in evaluation.estimates:
         if e.value.is_defined:

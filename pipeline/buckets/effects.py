@@ -73,12 +73,8 @@ def effects_over_buckets(config: Config, request: EffectsRequest, passes: Passes
         def run(function: Callable[[History], Any], what: str) -> Iterator[Any]:
             return passes.run(_OnColumns(function), log.folders, what)
 
-        text = report_over_buckets(run, plan, sample, _about(log, spec), request)
-    lacks = left_out(request, config.reward, sample)
-    if not lacks:
-        return text
-    head = "Left out, since the log is in buckets (--whole reads it as a whole, if it fits into memory):"
-    return "\n\n".join([text, "\n".join([head, *(f"- {line}" for line in lacks)])])
+        lacks = left_out(request, config.reward, sample)
+        return report_over_buckets(run, plan, sample, _about(log, spec), request, lacks)
 
 
 @dataclass(frozen=True)

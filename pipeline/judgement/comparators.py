@@ -266,7 +266,7 @@ class _Judge:
                 np.ones(len(log), bool),
                 candidate.unsupported,
             )
-            reason = "" if candidate.name == LOGGED else blocked or (policy_reason if k == 1 else "")
+            reason = self.data.refused if candidate.name == LOGGED else blocked or (policy_reason if k == 1 else "")
             reason = (
                 reason or reason_not_identified(support, len(users), settings) or reason_of_weights(support, settings)
             )

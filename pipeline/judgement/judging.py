@@ -193,7 +193,8 @@ def _reward_notes(data: TrainingData) -> list[str]:
         return []
     if tests.refusal:
         head = (
-            f"No value is identified: {tests.refusal}. So the log's own mean reward is not what its messages changed."
+            f"No value is identified, the log's own included: {tests.refusal}. So the log's mean reward is not what "
+            "its messages changed."
         )
     elif tests.fails_only_before:
         head = (
@@ -266,6 +267,7 @@ def off_policy(
         reward_counts=frame.counts(),
         p_uncensored=frame.p_uncensored,
         no_overlap=data.not_identified,
+        refused=data.refused,
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from crosschannel.core import serialization
 from crosschannel.core.serialization import convert
 from crosschannel.evaluation import Evaluation, GateVerdict, Interval, from_dict, text_table, to_dict
-from crosschannel.evaluation.report.formatting import why_not
+from crosschannel.evaluation.report.formatting import reasons_once, why_not
 from crosschannel.evaluation.report.plain_values import read_number
 from crosschannel.pipeline.judgement.evidence_records import Evidence
 from crosschannel.pipeline.judgement.following import FollowedPolicy, followed_text, followed_title
@@ -215,7 +215,7 @@ def comparator_cells(row: Comparator) -> tuple[str, ...]:
 
 def comparators_table(rows: Sequence[Comparator]) -> str:
     """Return comparators as a table; the column of true effects is left out where none is known."""
-    cells = [COMPARATOR_COLUMNS, *map(comparator_cells, rows)]
+    cells = reasons_once([COMPARATOR_COLUMNS, *map(comparator_cells, rows)])
     if not any(math.isfinite(row.truth) for row in rows):
         cells = [row[:-1] for row in cells]
     return "\n".join([*_aligned(cells), *constants_in_words(rows)])

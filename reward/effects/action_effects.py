@@ -12,7 +12,8 @@ from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import HOUR, duration
 from crosschannel.histories.history import History
-from crosschannel.reward.effects.diagnostics import SIGNIFICANCE_LEVEL, time_placebo
+from crosschannel.reward.effects.checks.after_window import NAME as AFTER
+from crosschannel.reward.effects.diagnostics import SIGNIFICANCE_LEVEL, Diagnostics, diagnose, time_placebo
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects
 from crosschannel.reward.effects.event_study import EventTimes, event_study
 from crosschannel.reward.effects.inference import two_sided_p_value
@@ -37,7 +38,8 @@ class ActionEffect:
         pre_trends: p-value of the joint test that nothing differed before; NaN where it could not be tested.
         placebo: p-value of the placebo in time; NaN where it could not be tested.
         kinds_differ: Smallest p-value of its difference to the alternative estimates, which rest on the same users.
-        contradicted_by: Kinds whose estimate differs from it and fails no test of its own.
+        of_the_log: Tests of the whole log that rewards of its kind fail: `Diagnostics.failed`.
+        contradicted_by: Kinds whose estimate differs from it and fails no test, of its own or of the whole log.
     """
 
     action: str
@@ -48,6 +50,7 @@ class ActionEffect:
     pre_trends: float = np.nan
     placebo: float = np.nan
     kinds_differ: float = np.nan
+    of_the_log: tuple[str, ...] = ()
     contradicted_by: tuple[str, ...] = ()
 
     @property
@@ -67,7 +70,13 @@ class ActionEffect:
         if not self.effect.se > 0:
             return ("not identified",)
         few = [f"only {self.effect.n_users} users"] if self.effect.n_users < MIN_USERS else []
-        return (*few, *self.failed, *(f"{kind} differs and passes its tests" for kind in self.contradicted_by))
+        log = [f"fails on the whole log: {' and '.join(self.of_the_log)}"] if self.of_the_log else []
+        return (*few, *self.failed, *log, *(f"{kind} differs and fails no test" for kind in self.contradicted_by))
+
+    @property
+    def only_later(self) -> bool:
+        """Whether it may be causal within the window, and the time after the window is its only caveat."""
+        return self.of_the_log == (AFTER,) and len(self.caveats) == 1
 
     @property
     def untested(self) -> tuple[str, ...]:
@@ -82,10 +91,12 @@ def action_effects(
     module: str,
     times: EventTimes | None = None,
     kinds: Sequence[str] = COMPARED_KINDS,
+    diagnostics: Sequence[Diagnostics] = (),
 ) -> list[ActionEffect]:
     """Estimate the effect of every sent action of a module on every goal, each goal with weight 1 and in its own units.
 
-    The model is fitted to each action's sent decisions alone: see `TreatmentEffects.for_each_action`.
+    The model is fitted to each action's sent decisions alone: see `TreatmentEffects.for_each_action`. What rewards of a
+    kind fail on the whole log, all goals together, is a caveat of each of its effects.
 
     Args:
         history: The log.
@@ -93,8 +104,11 @@ def action_effects(
         module: The module.
         times: Bins of the pre-trend tests; by default those that fit the windows.
         kinds: Reward kinds, side by side.
+        diagnostics: Diagnostics of the whole log by some of these kinds, where they were computed already.
     """
     found: list[ActionEffect] = []
+    known = {each.kind: each.failed for each in diagnostics}
+    failed = {kind: known[kind] if kind in known else _failed_on_log(history, spec, times, kind) for kind in kinds}
     for goal in spec.goals:
         alone = replace(spec, goals=(replace(goal, weight=1.0),), funnel=None)
         by_kind = [
@@ -107,7 +121,7 @@ def action_effects(
             for kind in kinds
         ]
         for alternative_estimates in zip(*by_kind, strict=True):
-            found += compare_estimates(alternative_estimates)
+            found += compare_estimates([replace(one, of_the_log=failed[one.kind]) for one in alternative_estimates])
     return found
 
 
@@ -118,7 +132,8 @@ def compare_estimates(alternative_estimates: Sequence[ActionEffect]) -> list[Act
         others = [other for other in alternative_estimates if other.kind != one.kind]
         p_values = {other.kind: difference(one, other) for other in others}
         known = [p for p in p_values.values() if not np.isnan(p)]
-        clear = [other.kind for other in others if not other.failed and p_values[other.kind] < SIGNIFICANCE_LEVEL]
+        sound = [other.kind for other in others if not other.failed and not other.of_the_log]
+        clear = [kind for kind in sound if p_values[kind] < SIGNIFICANCE_LEVEL]
         compared.append(replace(one, kinds_differ=min(known, default=np.nan), contradicted_by=tuple(clear)))
     return compared
 
@@ -151,6 +166,15 @@ def _action_effect(
         pre_trends=_p_value_or_nan(lambda: _pre_trends(fitted, history, times)),
         placebo=_p_value_or_nan(lambda: _placebo(fitted, history)),
     )
+
+
+def _failed_on_log(history: History, spec: RewardSpec, times: EventTimes | None, kind: str) -> tuple[str, ...]:
+    """Return the tests of the whole log that rewards of a kind fail; none where the log allows no such rewards."""
+    try:
+        fitted = TreatmentEffects.fit(make_reward(kind, replace(spec, funnel=None)), history)
+        return diagnose(fitted, history, event_study(fitted, history, times)).failed
+    except NotIdentified:
+        return ()
 
 
 def _pre_trends(fitted: TreatmentEffects, history: History, times: EventTimes | None) -> float:
@@ -212,7 +236,12 @@ def action_effects_text(found: Sequence[ActionEffect]) -> str:
         table[column] = [f"{v:.3g}" if ok else "-" for v, ok in zip(table[column], known, strict=True)]
     for column in ("pre_trends", "placebo", "kinds_differ"):
         table[column] = ["-" if np.isnan(p) else f"{p:.2g}" for p in table[column]]
-    with_caveats = [f"{f.name} ({', '.join(f.caveats)})" for f in found if f.caveats]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for f in found:
+        if f.caveats and not f.only_later:
+            alike.setdefault(f.caveats, []).append(f.name)
+    with_caveats = [f"{', '.join(names)} ({', '.join(caveats)})" for caveats, names in alike.items()]
+    taken_back = [f.name for f in found if f.only_later]
     untested = [f"{f.name} ({', '.join(f.untested)})" for f in found if not f.caveats and f.untested]
     passed = [f.name for f in found if not f.caveats and not f.untested]
     tests = sum(not np.isnan(p) for f in found for p in (f.pre_trends, f.placebo))
@@ -222,8 +251,9 @@ def action_effects_text(found: Sequence[ActionEffect]) -> str:
     ]
     for title, names in (
         ("Do not read as causal", with_caveats),
+        (f"Do not read as what a message is worth ({AFTER})", taken_back),
         ("No caveat found, but the log has too little earlier time or too few events for some tests", untested),
-        ("Passed every test, which does not prove the effect", passed),
+        ("No test fails, which does not prove the effect", passed),
     ):
         lines += [f"{title}: {'; '.join(names)}."] if names else []
     return "\n".join(lines)

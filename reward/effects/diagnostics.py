@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +13,16 @@ from crosschannel.core.arrays import BoolArray, FloatArray, ObjectArray
 from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.buckets.counts import RewardCounts
-from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.checks.after_window import after_window
-from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PROPENSITY, alike_controls
+from crosschannel.reward.effects.checks.alike_controls import alike_controls
 from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL as SIGNIFICANCE_LEVEL
 from crosschannel.reward.effects.checks.check import Check as Check
 from crosschannel.reward.effects.checks.earlier_messages import earlier_messages
-from crosschannel.reward.effects.checks.hours_before import NAME as HOURS_BEFORE
 from crosschannel.reward.effects.checks.hours_before import hours_before
+from crosschannel.reward.effects.checks.verdict import Diagnostics as Diagnostics
+from crosschannel.reward.effects.checks.verdict import failures as failures
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, attribute_groups
 from crosschannel.reward.effects.event_study import EventStudy, event_study, moved_back
 from crosschannel.reward.effects.inference import JointTest, detectable, joint_test, two_sided_p_value
@@ -32,83 +33,8 @@ from crosschannel.reward.odds import ESTIMATED, LOGGED
 
 # Groups of an attribute with fewer users on either side are left out of the placebo on controls.
 MIN_USERS = 10
-FAILURES = {
-    "pre-trends": "pre-trends differ",
-    "placebo in time": "there is an effect before the message",
-    "earlier messages": "sent decisions and controls had unequally many messages before",
-    BY_PROPENSITY: "controls that were as likely to get a message as the sent decisions change otherwise",
-    BY_ACTIVITY: "controls that were as active as the sent decisions change otherwise",
-    HOURS_BEFORE: "the goal differs in the hours just before the message",
-    AFTER: "messages take back half of the effect or more after the window",
-    "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
-}
-
-UNLIKE_CONTROLS = (
-    "But controls change differently by an attribute of users: where messages reach its groups unequally, the effect "
-    "is biased, until it is matched within them (see the placebo on controls)."
-)
-
 #: Kinds of rewards that are biased where treated and controls do not move in parallel, whatever the propensities.
 NEED_PARALLEL_TRENDS = ("did", "did_regression")
-
-
-@dataclass(frozen=True)
-class Diagnostics:
-    """All diagnostics of an estimate.
-
-    Attributes:
-        checks: The tests.
-        facts: What is not a test: overlap, controls, decisions left out; one line each.
-        kind: The reward kind.
-        on_controls: The placebo on controls, which is among the facts as well; None where there is none.
-        cautions: What else contradicts every effect of the log: `History.cautions`.
-    """
-
-    checks: tuple[Check, ...]
-    facts: tuple[str, ...]
-    kind: str
-    on_controls: Check | None = None
-    cautions: tuple[str, ...] = ()
-
-    @classmethod
-    def build(
-        cls,
-        checks: Iterable[Check | None],
-        facts: tuple[str, ...],
-        kind: str,
-        on_controls: Check | None,
-        cautions: tuple[str, ...] = (),
-    ) -> Diagnostics:
-        """Gather the checks that could be made, and state the placebo on controls among the facts."""
-        lines = () if on_controls is None else (f"{on_controls.name}: {on_controls.text}",)
-        made = tuple(check for check in checks if check is not None)
-        return cls(checks=made, facts=(*facts, *lines), kind=kind, on_controls=on_controls, cautions=cautions)
-
-    @property
-    def verdict(self) -> str:
-        """Whether the effect may be read as causal, and if not, why, in a few sentences."""
-        return " ".join([self._verdict, *(f"But {caution}." for caution in self.cautions)])
-
-    @property
-    def _verdict(self) -> str:
-        if self.kind in WITHOUT_CONTROLS:
-            return f"`{self.kind}` has no controls: do not read the average as causal."
-        failed = [FAILURES.get(check.name, check.name) for check in self.checks if check.status == "failed"]
-        untested = [check.name for check in self.checks if check.status == "not tested"]
-        if failed:
-            rest = f" Not tested: {', '.join(untested)}." if untested else ""
-            what = "what a message is worth" if failed == [FAILURES[AFTER]] else "causal"
-            return f"{' and '.join(failed).capitalize()}: do not read the effect as {what}.{rest}"
-        unlike = self.on_controls is not None and self.on_controls.status == "failed"
-        rest = f" {UNLIKE_CONTROLS}" if unlike else ""
-        if untested:
-            return f"Not tested: {', '.join(untested)}. No other test fails, which does not prove the effect.{rest}"
-        return f"No test fails, which does not prove the effect.{rest}"
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row per check."""
-        rows = [(c.name, c.status, c.p_value, c.text) for c in self.checks]
-        return pd.DataFrame(rows, columns=["check", "status", "p_value", "text"])
 
 
 def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | None = None) -> Diagnostics:
@@ -125,7 +51,7 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
     """
     events = event_study(fitted, history) if events is None else events
     trends = pre_trend_check(events)
-    checks = (
+    checks = [
         trends,
         placebo_in_time(fitted, history),
         placebo_on_holdout(fitted, history),
@@ -133,10 +59,13 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
         *controls_alike(fitted, history),
         hours_before(fitted, history),
         later_messages(fitted),
-        after_window(fitted, history) if trends.status == "passed" else None,
-    )
+    ]
+    if trends.status == "passed":
+        checks.append(after_window(fitted, history, failures(checks)))
     on_controls = placebo_on_controls(fitted, history)
-    return Diagnostics.build(checks, facts_of(fitted), fitted.model.name, on_controls, history.cautions)
+    kind = fitted.model.name
+    unused = kind == DidReward.name and history.propensity_source in KNOWN_SOURCES
+    return Diagnostics.build(checks, facts_of(fitted), kind, on_controls, history.cautions, unused)
 
 
 def pre_trend_check(events: EventStudy) -> Check:

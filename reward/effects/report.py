@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.action_effects import (
+    ActionEffect,
     action_effects,
     action_effects_by_window,
     action_effects_text,
@@ -94,12 +96,14 @@ def effects_report(history: History, model: RewardModel, request: EffectsRequest
     parts = estimates_parts(history.summary(), model.name, model.spec, counts, table, events, diagnostics)
     if model.spec.funnel is not None:
         parts.append(funnel_section(model, history, fitted.outcomes))
+    found = list[ActionEffect]()
     if (module := module_for_action_effects(history, request.effects_of)) is not None:
-        parts.append(action_effects_section(history, model.spec, module, request))
+        found = action_effects(history, model.spec, module, request.times, diagnostics=[diagnostics])
+        parts.append(action_effects_section(history, model.spec, module, request, found))
     if request.staggered is not None:
         parts.append(staggered_section(history, model.spec, request.staggered, request.period))
     parts += [f"Written: {path}" for path in (request.csv, request.plot) if path is not None]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, verdict_text(diagnostics, found)])
 
 
 def estimates_parts(
@@ -111,7 +115,7 @@ def estimates_parts(
     events: EventStudy,
     diagnostics: Diagnostics,
 ) -> list[str]:
-    """Return the parts of a report about one reward: estimates, event study, diagnostics and verdict.
+    """Return the parts of a report about one reward: estimates, event study and diagnostics.
 
     Args:
         summary: What the log holds.
@@ -133,8 +137,26 @@ def estimates_parts(
         "Diagnostics",
         "\n".join(f"- {check.name}: {check.status}; {check.text}" for check in diagnostics.checks),
         "\n".join([*diagnostics.facts, *fallback_lines(spec, counts)]),
-        f"Verdict: {diagnostics.verdict}",
     ]
+
+
+def verdict_text(diagnostics: Diagnostics, found: Sequence[ActionEffect] = ()) -> str:
+    """Return the verdict, which ends a report and agrees with what it says of single actions.
+
+    Args:
+        diagnostics: The diagnostics of the reward on the whole log.
+        found: The effects of single actions on single goals, by this kind of reward and others.
+    """
+    if diagnostics.failed:
+        others = [f.name for f in found if f.kind != diagnostics.kind and not f.caveats and not f.untested]
+        rest = (
+            f" This is about rewards by `{diagnostics.kind}`; no test fails for {'; '.join(others)}." if others else ""
+        )
+    else:
+        own = [f.name for f in found if f.kind == diagnostics.kind and (f.failed or f.contradicted_by)]
+        rest = f" But do not read as causal, for caveats of their own: {'; '.join(own)}." if own else ""
+    help_ = f" What would help: {' '.join(diagnostics.remedies)}" if diagnostics.remedies else ""
+    return f"Verdict: {diagnostics.verdict}{rest}{help_}"
 
 
 def about_text(kind: str, spec: RewardSpec, counts: RewardCounts) -> str:
@@ -182,9 +204,10 @@ def module_for_action_effects(history: History, effects_of: str) -> str | None:
     return names[0] if effects_of == AUTO else effects_of
 
 
-def action_effects_section(history: History, spec: RewardSpec, module: str, request: EffectsRequest) -> str:
+def action_effects_section(
+    history: History, spec: RewardSpec, module: str, request: EffectsRequest, found: Sequence[ActionEffect]
+) -> str:
     """Report the effect of each action of a module on each goal, with tests of its own and with other windows."""
-    found = action_effects(history, spec, module, request.times)
     odds = "estimated by a logistic regression on the covariates"
     if history.propensity_source in KNOWN_SOURCES:
         odds = f"{history.propensity_source} for sending at all, estimated for which action"

@@ -55,10 +55,10 @@ def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Pictur
     first, *between, last = ladder.waterfall
     known, unknown = [step for step in between if not step.reason], [step for step in between if step.reason]
     value = why_not(last.reason) if last.reason else format_interval(last.value)
-    caption = (
-        f"The log earns {format_point(first.value)} per decision with a reward; the policy by "
-        f"{ladder.headline.estimator}: {value}. "
+    earns = (
+        f"earns {format_point(first.value)} per decision with a reward" if not first.reason else "itself has no value"
     )
+    caption = f"The log {earns}; the policy by {ladder.headline.estimator}: {value}. "
     caption += "Each step stands alone." if last.reason else "The steps between add up exactly."
     if unknown:
         names = ", ".join(step_name(step, ladder) for step in unknown)

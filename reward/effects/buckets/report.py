@@ -10,6 +10,7 @@ import pandas as pd
 
 from crosschannel.core.files import write_csv
 from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.buckets.alike import controls_alike
 from crosschannel.reward.effects.buckets.designs import (
     EVENT_TIME,
@@ -37,6 +38,7 @@ from crosschannel.reward.effects.diagnostics import (
     check_later_messages,
     check_placebo_in_time,
     check_placebo_on_holdout,
+    failures,
     pre_trend_check,
 )
 from crosschannel.reward.effects.estimates import Effect, effects_table
@@ -48,6 +50,7 @@ from crosschannel.reward.effects.report import (
     estimates_parts,
     module_for_action_effects,
     picture,
+    verdict_text,
 )
 from crosschannel.reward.models import DidReward, FittedDid
 from crosschannel.reward.spec import RewardSpec
@@ -65,7 +68,9 @@ class _Divided:
         return divided_designs(history, plan, self.fitted)
 
 
-def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, request: EffectsRequest) -> str:
+def report_over_buckets(
+    run: Run, plan: Plan, sample: History, summary: str, request: EffectsRequest, lacks: Sequence[str] = ()
+) -> str:
     """Estimate by passes over buckets, write the files that are asked for, and return the text to print.
 
     Args:
@@ -74,6 +79,7 @@ def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, req
         sample: A sample of users.
         summary: What the log holds.
         request: The content of the report.
+        lacks: What the report lacks, one line each: `left_out`.
     """
     found = estimate(run, plan, designs_of, "effects")
     assert found.counts is not None  # the first comparison has them
@@ -86,13 +92,18 @@ def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, req
         on_controls = check_controls({name: _equal_changes(divided, name) for name in plan.divides_controls})
     alike = controls_alike(run, plan, found.fitted, found.of(MAIN)[0].value)
     diagnostics = diagnose_estimates(found, events, on_controls, alike, plan)
-    diagnostics = replace(diagnostics, cautions=sample.cautions)
+    unused = sample.propensity_source in KNOWN_SOURCES
+    diagnostics = replace(diagnostics, cautions=sample.cautions, unused_propensities=unused)
     if request.csv is not None:
         write_csv(pd.concat([table, events.to_pandas()]), request.csv)
     if request.plot is not None:
         save_figure(picture(sample, events, diagnostics), request.plot)
     parts = estimates_parts(summary, KIND, plan.spec, found.counts, table, events, diagnostics)
-    return "\n\n".join([*parts, *[f"Written: {path}" for path in (request.csv, request.plot) if path is not None]])
+    parts += [f"Written: {path}" for path in (request.csv, request.plot) if path is not None]
+    if lacks:
+        head = "Left out, since the log is in buckets (--whole reads it as a whole, if it fits into memory):"
+        parts.append("\n".join([head, *(f"- {line}" for line in lacks)]))
+    return "\n\n".join([*parts, verdict_text(diagnostics)])
 
 
 def event_study_of(found: Estimates, plan: Plan) -> EventStudy:
@@ -126,11 +137,8 @@ def diagnose_estimates(
     """
     assert found.counts is not None  # the first design has them
     held = [effect for effect in found.of(ON_HOLDOUT) if effect.n_treated + effect.n_without]
-    trends, after = pre_trend_check(events), None
-    if plan.length_after is not None and trends.status == "passed":
-        later, others = found.of(AFTER)[0], found.of(MESSAGES)[0]
-        after = check_after_window(found.of(MAIN)[0], later, others, plan.length_after)
-    checks = (
+    trends = pre_trend_check(events)
+    checks = [
         trends,
         check_placebo_in_time(found.of(IN_TIME)[0]),
         check_placebo_on_holdout(held[0]) if held else None,
@@ -138,8 +146,10 @@ def diagnose_estimates(
         *alike,
         check_hours_before(found.of(HOURS_BEFORE)[0], found.of(MAIN)[0]) if plan.of_hours is not None else None,
         check_later_messages(found.counts.unknown),
-        after,
-    )
+    ]
+    if plan.length_after is not None and trends.status == "passed":
+        later, others = found.of(AFTER)[0], found.of(MESSAGES)[0]
+        checks.append(check_after_window(found.of(MAIN)[0], later, others, plan.length_after, failures(checks)))
     return Diagnostics.build(checks, found.counts.lines(KIND, len(plan.spec.matching.levels)), KIND, on_controls)
 
 

@@ -204,9 +204,14 @@ def check_alike_controls(name: str, sums: OddsSums, moments: Moments, effect: fl
     deviation = moments.fourth - moments.second**2 / users
     freedom = min(2 * moments.second**2 / deviation, users - 1.0) if deviation > 0 else users - 1.0
     p = two_sided_p_value(bias / se, freedom)
+    meaning = (
+        "the effect is off by about this, if the propensities are right"
+        if name == BY_PROPENSITY
+        else "the effect is off by this and by what past activity does not show, which may be many times as much"
+    )
     text = f"controls that are weighted like sent decisions changed by {bias:.3g} more than all controls, p = {p:.2g}"
     if p < SIGNIFICANCE_LEVEL and not abs(bias) < MIN_SHARE * abs(effect):
-        return Check(name, "failed", p, f"{text}; so the effect is off by about this or more")
+        return Check(name, "failed", p, f"{text}: {meaning}")
     return Check(name, "passed", p, text)
 
 

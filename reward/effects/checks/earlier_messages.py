@@ -57,7 +57,11 @@ def earlier_outcomes(outcomes: Outcomes, history: History, spec: RewardSpec) -> 
 
 
 def check_earlier_messages(effect: Effect) -> Check | None:
-    """State what a difference in earlier messages does to the effect; None where nothing has a reward."""
+    """State what a difference in earlier messages does to the effect; None where nothing has a reward.
+
+    The text has no size of the bias: the formula holds where nothing but earlier messages differs, while a log that
+    sends by past activity has a bias that may be many times as large.
+    """
     if not np.isfinite([effect.value, effect.se]).all() or effect.value == effect.se == 0.0:
         return None
     p = two_sided_p_value(effect.value / effect.se, effect.n_users - 1) if effect.se > 0 else 0.0
@@ -66,9 +70,9 @@ def check_earlier_messages(effect: Effect) -> Check | None:
     numbers = f"{share:.2g} {side} messages per post window than controls, p = {p:.2g}"
     if p < SIGNIFICANCE_LEVEL and share >= MIN_SHARE:
         text = (
-            f"in the window before, sent decisions had {numbers}: if messages act alike, the effect is "
-            f"{min(share, 1.0) if effect.value > 0 else share:.0%} too {bias}. Use `overlap: exclude` or a shorter "
-            "`pre`; where some users never get messages, compare them by a trial"
+            f"in the window before, sent decisions had {numbers}: what these did there is part of the rewards, which "
+            f"makes the effect too {bias}. This test does not tell by how much: what made the log send so may be "
+            "part of the rewards as well"
         )
         return Check(NAME, "failed", p, text)
     return Check(NAME, "passed", p, f"in the window before, sent decisions had {numbers}")

@@ -11,10 +11,9 @@ from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.checks.after_window import NAME as AFTER
-from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PROPENSITY
+from crosschannel.reward.effects.checks.alike_controls import BY_PROPENSITY
 from crosschannel.reward.effects.checks.check import MIN_SHARE, SIGNIFICANCE_LEVEL, Check
-from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
-from crosschannel.reward.effects.checks.hours_before import NAME as HOURS_BEFORE
+from crosschannel.reward.effects.checks.remedies import remedies
 from crosschannel.reward.effects.diagnostics import Diagnostics, diagnose
 from crosschannel.reward.effects.estimates import TreatmentEffects
 from crosschannel.reward.effects.event_study import EventStudy, event_study
@@ -26,23 +25,6 @@ REFUSAL_LEVEL = 0.01
 PRE_TRENDS, WITHIN = "pre-trends", "bins within the pre window"
 #: Tests of the time before the message, which says nothing certain of the windows of the reward.
 OF_THE_TIME_BEFORE = (PRE_TRENDS, "placebo in time")
-BY_PROPENSITIES = (
-    "This log has propensities: rewards by `reward.kind: did_dr` use them and do not need parallel trends. Else, what "
-    "made the log send, as a covariate of that kind."
-)
-DRAWN_AT_RANDOM = (
-    "Messages that are drawn at random with logged probabilities, and `reward.kind: did_dr`; or what made the log "
-    "send, as a covariate of that kind."
-)
-REMEDIES = {
-    EARLIER: "Rewards whose windows hold no other message (`reward.overlap: exclude`, a shorter `reward.pre`), or a "
-    "trial in which users are drawn into arms.",
-    HOURS_BEFORE: "Times of messages and of events on one clock (`time_zone`); or, where messages follow what users "
-    "do, the probabilities with which they were sent, and `reward.kind: did_dr`.",
-    AFTER: "Rewards with a longer `reward.post`, which hold what messages do later.",
-    BY_ACTIVITY: "Comparisons within past activity (`reward.matching.strata`), or without the usual level of the week "
-    "(`reward.seasonality`).",
-}
 
 
 @dataclass(frozen=True)
@@ -54,13 +36,11 @@ class RewardTests:
         diagnostics: All diagnostics.
         within: The test of the bins within the pre window; None where nothing could excuse differences in the time
             before: see `run_reward_tests`.
-        has_propensities: Whether the rewards are of the kind `did` and the log has propensities that they do not use.
     """
 
     events: EventStudy
     diagnostics: Diagnostics
     within: Check | None
-    has_propensities: bool = False
 
     @property
     def harmless_before(self) -> bool:
@@ -102,8 +82,10 @@ class RewardTests:
     @property
     def remedies(self) -> tuple[str, ...]:
         """What would identify what messages change, where a test clearly fails, as sentences."""
-        general = BY_PROPENSITIES if self.has_propensities else DRAWN_AT_RANDOM
-        return tuple(dict.fromkeys(REMEDIES.get(check.name, general) for check in self.refused))
+        names = [check.name for check in self.refused]
+        if names == [AFTER]:  # it says nothing of messages where another test fails, be it less clearly
+            names = list(self.diagnostics.failed)
+        return remedies(names, self.diagnostics.unused_propensities)
 
     @property
     def fails_only_before(self) -> bool:
@@ -127,7 +109,7 @@ def _clear_failures(checks: Iterable[Check]) -> tuple[Check, ...]:
             break
         if check.status == "failed":  # a difference that is certain may be too small to matter
             failed.append(check)
-    return tuple(failed)
+    return tuple(sorted(failed, key=lambda check: check.name == AFTER))  # causes before what may follow from them
 
 
 def run_reward_tests(fitted: TreatmentEffects, history: History) -> RewardTests:
@@ -146,7 +128,7 @@ def run_reward_tests(fitted: TreatmentEffects, history: History) -> RewardTests:
     known = history.propensity_source in KNOWN_SOURCES
     excusable = known and any(c.name == BY_PROPENSITY for c in found.checks)
     within = check_within(events, fitted) if excusable else None
-    return RewardTests(events, found, within, known and found.kind == "did")
+    return RewardTests(events, found, within)
 
 
 def check_within(events: EventStudy, fitted: TreatmentEffects) -> Check | None:

@@ -30,6 +30,12 @@ def identified() -> Evaluation:
 
 
 @cache
+def refused() -> Evaluation:
+    """An evaluation whose rewards fail their tests."""
+    return evaluated(policy="agent", refused="the rewards fail their tests")
+
+
+@cache
 def not_identified() -> Evaluation:
     """An evaluation of which no weighted estimate is identified."""
     return evaluated(policy="agent", settings=EvaluationSettings(bootstrap_replicates=60, min_ess=1e6))

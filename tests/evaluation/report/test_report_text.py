@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from crosschannel.evaluation import EvaluationSettings, Interval, caveats, headline, module_effects, text_table, verdict
 from crosschannel.evaluation.ladder.breakdown import MAX_SHARE
+from crosschannel.evaluation.report.formatting import reasons_once
 from crosschannel.evaluation.report.ladder_text import breakdown_sentence
-from tests.evaluation.report.samples import evaluated, identified, not_identified
+from tests.evaluation.report.samples import evaluated, identified, not_identified, refused
 
 
 def test_table_has_every_estimate():
@@ -141,3 +143,21 @@ def test_the_breakdown_point_says_what_interactions_would_have_to_do(gain, expec
 
 def interval_at(point: float) -> Interval:
     return Interval(point, point - 0.1, point + 0.1, 0.05)
+
+
+def test_where_rewards_are_refused_the_value_of_the_log_is_not_identified_either():
+    found = refused()
+    assert not found.logged.is_defined
+    assert found.ladder is not None
+    assert all(step.reason == "the rewards fail their tests" for step in found.ladder.waterfall)
+    assert re.search(r"\(logging policy\) +mean +not identified", text_table(found))
+    assert not any(e.identified or e.difference.is_defined for e in found.estimates)
+    # Once in each of the three tables, and in the sentence below them.
+    assert text_table(found).count("the rewards fail their tests") == 4
+
+
+def test_a_reason_that_a_table_shares_is_stated_once():
+    rows = [("a", "not identified (few)"), ("b", "not identified (few)"), ("c", "+1")]
+    assert [row[1] for row in reasons_once(rows)] == ["not identified (few)", "not identified", "+1"]
+    different = [*rows, ("d", "not identified (none)")]
+    assert reasons_once(different) == different

@@ -13,10 +13,13 @@ from crosschannel.histories.history import History
 from crosschannel.reward import Goal, make_reward
 from crosschannel.reward.effects import (
     AUTO,
+    Check,
+    Diagnostics,
     Effect,
     EffectsRequest,
     EventTimes,
     TreatmentEffects,
+    diagnose,
     effects_report,
     event_study,
 )
@@ -30,7 +33,9 @@ from crosschannel.reward.effects.action_effects import (
     difference,
 )
 from crosschannel.reward.effects.inference import two_sided_p_value
-from crosschannel.reward.effects.report import NONE, module_for_action_effects
+from crosschannel.reward.effects.report import NONE, module_for_action_effects, verdict_text
+from tests.reward.effects.checks.logs import SPEC as DAILY
+from tests.reward.effects.checks.logs import at_random, by_level, daily_log
 from tests.reward.simulated import SPEC, simulate
 
 pytestmark = pytest.mark.numerics
@@ -108,7 +113,9 @@ def test_after_a_dip_the_pre_trend_test_fails_for_each_action_and_the_text_shows
     did = [f for f in found if f.kind == "did"]
     assert all("pre-trends differ" in f.caveats for f in did)
     text = action_effects_text(found)
-    assert "Do not read as causal: push on order (count) by did (pre-trends differ" in text
+    assert (
+        "Do not read as causal: push on order (count) by did, email on order (count) by did (pre-trends differ" in text
+    )
     assert "tests of pre-trends and placebos: by chance alone" in text
 
 
@@ -131,10 +138,12 @@ def test_a_kind_is_contradicted_only_by_one_that_passes_its_own_tests():
     assert difference(one, other) == pytest.approx(two_sided_p_value(-0.7 / se, 399))
     compared = compare_estimates((one, other))
     assert [f.contradicted_by for f in compared] == [("did_dr",), ("did",)]
-    assert compared[0].caveats == ("did_dr differs and passes its tests",)
+    assert compared[0].caveats == ("did_dr differs and fails no test",)
     compared = compare_estimates((replace(one, pre_trends=0.01), other))
     assert [f.contradicted_by for f in compared] == [("did_dr",), ()]
     assert [f.kinds_differ < 1e-6 for f in compared] == [True, True]
+    compared = compare_estimates((replace(one, of_the_log=("earlier messages",)), other))
+    assert [f.contradicted_by for f in compared] == [("did_dr",), ()]
     alike = compare_estimates((one, replace(other, effect=replace(other.effect, value=0.0))))
     assert [f.caveats for f in alike] == [(), ()]
     # Kinds that average other decisions may differ for that alone.
@@ -197,3 +206,65 @@ def test_the_module_is_the_first_where_no_propensities_were_logged():
     assert module_for_action_effects(history, NONE) is None
     with pytest.raises(ConfigError, match=r"no module 'chanel'\. Did you mean 'channel'"):
         module_for_action_effects(history, "chanel")
+
+
+def test_what_the_whole_log_fails_is_a_caveat_of_each_effect_and_held_against_no_other():
+    """Messages by level, which the log does not say: the tests of each action find nothing of `did`, the log's do."""
+    history = daily_log(1, by_level, users=150, logged=False)
+    found = action_effects(history, DAILY, "channel")
+    did, dr = found
+    assert did.failed == ()
+    assert did.kinds_differ < 0.001
+    whole = diagnose(TreatmentEffects.fit(make_reward("did", DAILY), history), history)
+    assert did.of_the_log == whole.failed == ("earlier messages",)
+    assert did.caveats == ("fails on the whole log: earlier messages",)
+    assert dr.contradicted_by == ()
+    assert "No test fails" not in action_effects_text(found)
+    # Diagnostics that were computed already are not computed again.
+    passed = [replace(whole, kind=kind, checks=()) for kind in ("did", "did_dr")]
+    assert action_effects(history, DAILY, "channel", diagnostics=passed)[0].of_the_log == ()
+
+
+def test_the_verdict_ends_the_report_and_agrees_with_the_effects_of_actions():
+    history = daily_log(1, by_level, users=150, logged=False)
+    text = effects_report(history, make_reward("did", DAILY), EffectsRequest(by=("all",)))
+    assert text.count("Verdict: ") == 1
+    assert text.splitlines()[-1].startswith("Verdict: Sent decisions and controls had unequally many messages before")
+    assert "No test fails" not in text
+    assert "fails no test" not in text
+
+
+def test_the_verdict_names_what_single_effects_say_otherwise():
+    effect = Effect("push", 0.3, 0.05, n_treated=400, n_controls=400, n_users=400)
+    passing = ActionEffect(
+        action="push", goal="order", kind="did", effect=effect, influence=np.zeros(400), pre_trends=0.5, placebo=0.5
+    )
+    sound, failing = Diagnostics((), (), "did"), Diagnostics((Check("pre-trends", "failed", 0.0, ""),), (), "did")
+    assert verdict_text(sound, [passing]) == "Verdict: No test fails, which does not prove the effect."
+    but = verdict_text(sound, [replace(passing, placebo=0.01)])
+    assert but.endswith("But do not read as causal, for caveats of their own: push on order by did.")
+    # Another kind's effects may fail no test; those of this kind fail that of the log.
+    found = [replace(passing, of_the_log=failing.failed), replace(passing, kind="did_dr")]
+    words = "as causal. This is about rewards by `did`; no test fails for push on order by did_dr. What would help: "
+    assert words in verdict_text(failing, found)
+
+
+def test_what_comes_after_the_window_says_nothing_against_the_effect_within_it():
+    effect = Effect("push", 0.3, 0.05, n_treated=400, n_controls=400, n_users=400)
+    found = ActionEffect(
+        action="push",
+        goal="order",
+        kind="did",
+        effect=effect,
+        influence=np.zeros(400),
+        of_the_log=("after the window",),
+    )
+    assert "Do not read as what a message is worth (after the window): push" in action_effects_text([found])
+    assert "Do not read as causal: push" in action_effects_text([replace(found, placebo=0.01)])
+
+
+def test_without_controls_nothing_is_held_against_another_kind():
+    history = daily_log(1, at_random, users=100, logged=False)
+    did, change = action_effects(history, DAILY, "channel", kinds=("did", "change"))
+    assert change.caveats[0] == "fails on the whole log: no controls"
+    assert did.contradicted_by == ()

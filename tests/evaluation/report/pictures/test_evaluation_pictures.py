@@ -13,7 +13,7 @@ from crosschannel.evaluation import Evaluation, Interval
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.ladder.results import Ladder, WaterfallStep
 from crosschannel.evaluation.report.pictures import module_picture, order_picture, waterfall_picture
-from tests.evaluation.report.samples import identified, not_identified
+from tests.evaluation.report.samples import identified, not_identified, refused
 
 
 def numbers(picture) -> list[dict[str, str]]:
@@ -84,7 +84,7 @@ def test_there_is_no_waterfall_without_steps():
 
 
 def test_orders_show_the_value_and_its_assumption_or_why_there_is_none():
-    for evaluation in (identified(), not_identified()):
+    for evaluation in (identified(), not_identified(), refused()):
         picture = order_picture(evaluation, 0.5)
         assert (picture is None) == (evaluation.ladder is None)
         if picture is None or evaluation.ladder is None:

@@ -13,9 +13,11 @@ from crosschannel.histories.logs import EventLog
 from crosschannel.reward import Goal, RewardSpec
 from crosschannel.reward.effects import diagnose
 from crosschannel.reward.effects.checks.after_window import NAME, after_window, check_after_window, length_after
+from crosschannel.reward.effects.checks.alike_controls import BY_PROPENSITY
 from crosschannel.reward.effects.checks.rewards import run_reward_tests
 from crosschannel.reward.effects.estimates import Effect
-from tests.reward.effects.checks.logs import SPEC, at_random, by_level, daily_log, did
+from crosschannel.reward.effects.report import verdict_text
+from tests.reward.effects.checks.logs import SPEC, at_random, by_level, daily_log, did, saturdays_to_the_active
 
 LATE = RewardSpec(goals=(Goal("order"), Goal("complaint", weight=-10.0)), pre="1d", post="1d")
 
@@ -57,6 +59,21 @@ def test_harm_that_is_logged_after_the_window_refuses_values():
     assert after_window(did(history, longer), history).status == "passed"
 
 
+def test_where_controls_differ_the_cause_comes_first_and_no_longer_window_is_proposed():
+    """Promotions on Saturdays to the active, with logged propensities, and complaints two days later."""
+    log = daily_log(1, saturdays_to_the_active, users=600, days=42, saturday=3.0)
+    history = with_complaints(log, share=0.15)
+    tests = run_reward_tests(did(history, LATE), history)
+    assert {BY_PROPENSITY, NAME} <= set(tests.diagnostics.failed)
+    assert [check.name for check in tests.refused][-1] == NAME
+    assert not any("`reward.post`" in text for text in (*tests.remedies, *tests.sentences))
+    assert any("`--reward.kind did_dr`" in remedy for remedy in tests.remedies)
+    text = verdict_text(tests.diagnostics)
+    assert "Controls that were as likely to get a message" in text
+    assert "messages take back" not in text
+    assert "`--reward.kind did_dr`" in text
+
+
 def test_right_rewards_pass():
     """At the level of 5 %, one-sided: at most 4 of 40 logs with a probability of .99."""
     failed = 0
@@ -73,7 +90,12 @@ def test_what_it_says():
     none = replace(effect, value=0.0, se=0.01)
     found = check_after_window(effect, later, none, 5 * DAY)
     assert found.status == "failed"
-    assert "in the 5 d after the window a message changes -0.2" in found.text
+    assert "in the 5 d after the window sent decisions gain -0.2" in found.text
+    assert "what a message does is far from over" in found.text
+    # Where controls differ by another test, so may the time after.
+    text = check_after_window(effect, later, none, 5 * DAY, ("controls by propensity",)).text
+    assert "need not be what messages do, since controls differ by other tests (controls by propensity)" in text
+    assert "far from over" not in text
     # A cap on messages explains it: a message leaves two thirds of a message fewer.
     assert check_after_window(effect, later, replace(none, value=-2 / 3), 5 * DAY).status == "passed"
     # What fewer messages take is as uncertain as the effect is: -.3 + .4 x .3 = -.18, with an error of .02 or .12.

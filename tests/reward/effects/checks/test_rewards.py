@@ -9,6 +9,7 @@ import pytest
 
 from crosschannel.reward import make_reward
 from crosschannel.reward.effects import TreatmentEffects
+from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.checks.alike_controls import BY_PROPENSITY
 from crosschannel.reward.effects.checks.check import Check
 from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
@@ -43,7 +44,11 @@ def of_rule(rule: Rule, kind: str = "did", **settings: int | float | bool) -> Re
     [
         (all_but_a_few, EARLIER, "a trial"),
         (never_twice, EARLIER, "`reward.overlap: exclude`"),
-        (after_a_quiet_day, PRE_TRENDS, "This log has propensities: rewards by `reward.kind: did_dr`"),
+        (
+            after_a_quiet_day,
+            PRE_TRENDS,
+            "This log has propensities: rewards by `reward.kind: did_dr` (`--reward.kind did_dr`)",
+        ),
     ],
 )
 def test_a_clear_failure_refuses_and_says_what_would_help(rule: Rule, name: str, remedy: str) -> None:
@@ -90,6 +95,16 @@ def test_levels_are_those_of_all_tests_together() -> None:
     both = some({"a": 0.004, "b": 0.003, "c": 0.5})
     assert [check.name for check in both.refused] == ["b", "a"]
     assert some({"a": np.nan, "b": 0.009}).refusal.endswith("b p = 0.009")
+
+
+def test_after_the_window_alone_is_its_own_cause_and_no_other_test_may_fail() -> None:
+    alone, unclear = some({AFTER: 1e-9, "b": 0.5}), some({AFTER: 1e-9, BY_PROPENSITY: 0.03})
+    assert any("`reward.post`" in remedy for remedy in alone.remedies)
+    assert [check.name for check in unclear.refused] == [AFTER]
+    assert not any("`reward.post`" in remedy for remedy in unclear.remedies)
+    both = some({AFTER: 1e-9, BY_PROPENSITY: 1e-6, "c": 0.5})
+    assert [check.name for check in both.refused] == [BY_PROPENSITY, AFTER]
+    assert some({"b": 0.5}).remedies == ()
 
 
 def test_a_certain_difference_that_does_not_matter_hides_no_failure() -> None:

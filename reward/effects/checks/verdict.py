@@ -1,0 +1,117 @@
+"""All diagnostics of an estimate, with a verdict in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from crosschannel.reward.effects.checks.after_window import NAME as AFTER
+from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PROPENSITY
+from crosschannel.reward.effects.checks.check import Check
+from crosschannel.reward.effects.checks.hours_before import NAME as HOURS_BEFORE
+from crosschannel.reward.effects.checks.remedies import causes, remedies
+from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
+
+FAILURES = {
+    "pre-trends": "pre-trends differ",
+    "placebo in time": "there is an effect before the message",
+    "earlier messages": "sent decisions and controls had unequally many messages before",
+    BY_PROPENSITY: "controls that were as likely to get a message as the sent decisions change otherwise",
+    BY_ACTIVITY: "controls that were as active as the sent decisions change otherwise",
+    HOURS_BEFORE: "the goal differs in the hours just before the message",
+    AFTER: "messages take back half of the effect or more after the window",
+    "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
+}
+
+UNLIKE_CONTROLS = (
+    "But controls change differently by an attribute of users: where messages reach its groups unequally, the effect "
+    "is biased, until it is matched within them (see the placebo on controls)."
+)
+
+
+def failures(checks: Iterable[Check | None]) -> tuple[str, ...]:
+    """Return the names of the checks that fail."""
+    return tuple(check.name for check in checks if check is not None and check.status == "failed")
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """All diagnostics of an estimate.
+
+    Attributes:
+        checks: The tests.
+        facts: What is not a test: overlap, controls, decisions left out; one line each.
+        kind: The reward kind.
+        on_controls: The placebo on controls, which is among the facts as well; None where there is none.
+        cautions: What else contradicts every effect of the log: `History.cautions`.
+        unused_propensities: Whether the log has propensities that rewards of this kind do not use.
+    """
+
+    checks: tuple[Check, ...]
+    facts: tuple[str, ...]
+    kind: str
+    on_controls: Check | None = None
+    cautions: tuple[str, ...] = ()
+    unused_propensities: bool = False
+
+    @classmethod
+    def build(
+        cls,
+        checks: Iterable[Check | None],
+        facts: tuple[str, ...],
+        kind: str,
+        on_controls: Check | None,
+        cautions: tuple[str, ...] = (),
+        unused_propensities: bool = False,
+    ) -> Diagnostics:
+        """Gather the checks that could be made, and state the placebo on controls among the facts."""
+        lines = () if on_controls is None else (f"{on_controls.name}: {on_controls.text}",)
+        made = tuple(check for check in checks if check is not None)
+        return cls(
+            checks=made,
+            facts=(*facts, *lines),
+            kind=kind,
+            on_controls=on_controls,
+            cautions=cautions,
+            unused_propensities=unused_propensities,
+        )
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The tests that fail; without controls nothing is tested, and nothing passes either."""
+        if self.kind in WITHOUT_CONTROLS:
+            return ("no controls",)
+        return failures(self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the effect may be read as causal, and if not, why, in a few sentences."""
+        return " ".join([self._verdict, *(f"But {caution}." for caution in self.cautions)])
+
+    @property
+    def _verdict(self) -> str:
+        if self.kind in WITHOUT_CONTROLS:
+            return f"`{self.kind}` has no controls: do not read the average as causal."
+        failed = [FAILURES.get(name, name) for name in causes(self.failed)]
+        untested = [check.name for check in self.checks if check.status == "not tested"]
+        if failed:
+            rest = f" Not tested: {', '.join(untested)}." if untested else ""
+            what = "what a message is worth" if failed == [FAILURES[AFTER]] else "causal"
+            return f"{' and '.join(failed).capitalize()}: do not read the effect as {what}.{rest}"
+        unlike = self.on_controls is not None and self.on_controls.status == "failed"
+        rest = f" {UNLIKE_CONTROLS}" if unlike else ""
+        if untested:
+            return f"Not tested: {', '.join(untested)}. No other test fails, which does not prove the effect.{rest}"
+        return f"No test fails, which does not prove the effect.{rest}"
+
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """What would identify what messages change, for each test that fails, as sentences."""
+        return () if self.kind in WITHOUT_CONTROLS else remedies(self.failed, self.unused_propensities)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per check."""
+        rows = [(c.name, c.status, c.p_value, c.text) for c in self.checks]
+        return pd.DataFrame(rows, columns=["check", "status", "p_value", "text"])
