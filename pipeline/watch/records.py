@@ -21,7 +21,8 @@ class Alert:
 
     Attributes:
         rule: Name of the rule.
-        severity: `critical`: stop and look before the next day is sent. `warning`: look soon.
+        severity: `critical`: stop and look before the messages are sent; the exit code is 5. `warning`: look soon; the
+            job goes on.
         finding: What was found, as a sentence with its figures.
         remedy: What to do about it.
     """
@@ -58,6 +59,11 @@ class Alerts:
     alerts: tuple[Alert, ...]
     checked: tuple[str, ...] = ()
     not_checked: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def critical(self) -> bool:
+        """Whether an alert is one that stops the day's messages."""
+        return any(alert.severity == "critical" for alert in self.alerts)
 
     def __str__(self) -> str:
         lines = [str(alert) for alert in self.alerts]
