@@ -13,6 +13,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import NEVER, timestamps
+from crosschannel.core.wording import counted
 from crosschannel.histories.context.earlier import Earlier
 from crosschannel.histories.fingerprint import fingerprint_of
 from crosschannel.histories.logs import DecisionLog as DecisionLog
@@ -273,8 +274,9 @@ class History:
         sent = int(self.modules.sends(self.decisions.actions).sum())
         first, last = timestamps(np.array(self.span))
         read = (
-            f"{self.name}: {self.n_users:,} users, {len(self.decisions):,} decisions ({sent:,} sent), "
-            f"{len(self.events):,} events of {len(self.event_names)} kinds, "
+            f"{self.name}: {counted(self.n_users, 'user')}, "
+            f"{counted(len(self.decisions), 'decision')} ({sent:,} sent), "
+            f"{counted(len(self.events), 'event')} of {counted(len(self.event_names), 'kind')}, "
             f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, propensities "
             f"{describe_sources(count_sources(self.decisions.propensity_source))}"
         )

@@ -227,8 +227,8 @@ def note_binding(prices: pd.DataFrame | None) -> None:
     for row in [] if prices is None else prices.to_dict("records"):
         if row["binding"]:
             logger.info(
-                f"the constraint {row['constraint']} binds: price {row['price']:.4g} in reward units, expected use "
-                f"{row['use']:.4g} of a budget of {row['budget']:.4g}"
+                f"the constraint {row['constraint']} binds: shadow price {row['price']:.4g} in reward units, "
+                f"expected use {row['use']:.4g} of a budget of {row['budget']:.4g}"
             )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from crosschannel.core.times import timestamps
+from crosschannel.core.wording import counted
 
 #: Version of `alerts.json`.
 ALERTS_VERSION = 1
@@ -67,7 +68,7 @@ class Alerts:
 
     def __str__(self) -> str:
         lines = [str(alert) for alert in self.alerts]
-        number = f"{len(self.alerts) or 'no'} alert{'s' if len(self.alerts) != 1 else ''}"
+        number = counted(len(self.alerts), "alert") if self.alerts else "no alerts"
         lines.append(f"{number}; checked: {', '.join(self.checked) or 'nothing'}")
         lines += [f"not checked, {rule}: {why}" for rule, why in self.not_checked.items()]
         return "\n".join(lines)
