@@ -40,6 +40,7 @@ from crosschannel.core import (
     timestamps,
     write_csv,
 )
+from crosschannel.core.wording import counted
 from crosschannel.engines import Engine, make_engine, shard
 from crosschannel.histories import Buckets, Guardrails, History, open_buckets, read_eligible, read_user_list
 from crosschannel.histories.readers.decided.days import day_name, is_by_date
@@ -61,6 +62,7 @@ from crosschannel.pipeline.loop.deciding import (
     refuse_decided,
     restore_days,
     rolled_out,
+    unreached_text,
     write_day,
 )
 from crosschannel.pipeline.loop.decisions.bucket_lists import ListedBucket, list_buckets
@@ -361,11 +363,12 @@ def _write(day: DecidedDay, chosen: argparse.Namespace, at: int) -> None:
     if not (_is_file(chosen.out) or chosen.change_arms):
         check_arms_of_users(chosen.out, day.name, day.arms)
     counts = day.summary["counts"]
-    first = next(iter(counts.values()))
-    total = max(sum(first.values()), 1)
-    shares = ", ".join(f"{name} {n / total:.1%}" for name, n in sorted(first.items(), key=lambda item: -item[1]))
+    first = sorted(next(iter(counts.values())).items(), key=lambda item: -item[1])
+    total = max(sum(n for _, n in first), 1)
+    shares = ", ".join(f"{name} {n / total:.1%}" for name, n in first)
     arms = f" ({text})" if (text := _arms_text(day)) else ""
-    line = f"{len(day.decisions):,} decisions for {timestamps(np.array([at]))[0]:%Y-%m-%d %H:%M} UTC{arms}: {shares}"
+    line = f"{counted(len(day.decisions), 'decision')} for {timestamps(np.array([at]))[0]:%Y-%m-%d %H:%M} UTC"
+    line += f"{arms}: {shares}{unreached_text(day)}"
     if chosen.dry_run:
         before = previous_day(chosen.out, day.name)
         print(compare_counts(counts, None if before is None else read_summary(before)["counts"]))

@@ -12,6 +12,9 @@ from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import duration
 
+#: The setting that names goals, for errors about their events.
+GOALS_SETTING = "reward.goals"
+
 
 @dataclass(frozen=True)
 class Goal:

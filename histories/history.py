@@ -11,9 +11,9 @@ import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
-from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import NEVER, timestamps
+from crosschannel.core.wording import counted
 from crosschannel.histories.context.earlier import Earlier
 from crosschannel.histories.fingerprint import fingerprint_of
 from crosschannel.histories.logs import DecisionLog as DecisionLog
@@ -176,18 +176,19 @@ class History:
     def churn_codes(self) -> IntArray:
         """Codes of the churn events that the history has."""
         absent = set(DEFAULT_CHURN_EVENTS) - set(self.event_names)
-        try:
-            return self.event_codes([name for name in self.churn_events if name not in absent])
-        except ConfigError as error:
-            raise ConfigError(f"churn_events: {error}") from None
+        return self.event_codes([name for name in self.churn_events if name not in absent], "churn_events")
 
-    def event_codes(self, names: Sequence[str]) -> IntArray:
+    def event_codes(self, names: Sequence[str], setting: str = "") -> IntArray:
         """Return the codes of events by name; `name*` stands for every event whose name has this prefix.
+
+        Args:
+            names: The names.
+            setting: The setting that names them, such as `reward.goals`, for the error.
 
         Raises:
             ConfigError: If no event of the history has the name.
         """
-        return codes_of_names(names, self.event_names)
+        return codes_of_names(names, self.event_names, setting)
 
     def with_notes(self, notes: Iterable[str]) -> History:
         """Return the history with further notes; those that it has already are not repeated."""
@@ -198,9 +199,9 @@ class History:
         """The notes that contradict every effect of the log."""
         return tuple(note.removeprefix(CAUTION) for note in self.notes if note.startswith(CAUTION))
 
-    def are_events(self, names: Sequence[str]) -> BoolArray:
+    def are_events(self, names: Sequence[str], setting: str = "") -> BoolArray:
         """Return which events have one of the names (e,), as in `event_codes`."""
-        return have_codes(self.events.event, self.event_codes(names).tolist(), len(self.event_names))
+        return have_codes(self.events.event, self.event_codes(names, setting).tolist(), len(self.event_names))
 
     def select_users(self, chosen: BoolArray) -> History:
         """Return the history of the users chosen by a mask (U,)."""
@@ -273,8 +274,9 @@ class History:
         sent = int(self.modules.sends(self.decisions.actions).sum())
         first, last = timestamps(np.array(self.span))
         read = (
-            f"{self.name}: {self.n_users:,} users, {len(self.decisions):,} decisions ({sent:,} sent), "
-            f"{len(self.events):,} events of {len(self.event_names)} kinds, "
+            f"{self.name}: {counted(self.n_users, 'user')}, "
+            f"{counted(len(self.decisions), 'decision')} ({sent:,} sent), "
+            f"{counted(len(self.events), 'event')} of {counted(len(self.event_names), 'kind')}, "
             f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, propensities "
             f"{describe_sources(count_sources(self.decisions.propensity_source))}"
         )

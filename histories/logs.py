@@ -209,8 +209,13 @@ def have_codes(event: IntArray, codes: Sequence[int], n_codes: int) -> BoolArray
     return np.asarray(wanted[event])
 
 
-def codes_of_names(names: Sequence[str], known: Sequence[str]) -> IntArray:
+def codes_of_names(names: Sequence[str], known: Sequence[str], setting: str = "") -> IntArray:
     """Return the codes of events by name; `name*` stands for every known one whose name has this prefix.
+
+    Args:
+        names: The names that are wanted.
+        known: The names of all events, by code.
+        setting: The setting that names them, such as `reward.goals`, for the error.
 
     Raises:
         ConfigError: If no event has the name.
@@ -220,6 +225,7 @@ def codes_of_names(names: Sequence[str], known: Sequence[str]) -> IntArray:
         prefix = name[:-1] if name.endswith("*") else None
         hits = [i for i, one in enumerate(known) if one == name or (prefix is not None and one.startswith(prefix))]
         if not hits:
-            raise ConfigError(f"the history has no event {name!r}; it has {sorted(known)}")
+            where = f"{setting}: " if setting else ""
+            raise ConfigError(f"{where}the history has no event {name!r}; it has {sorted(known)}")
         codes += hits
     return np.array(codes, dtype=np.int64)

@@ -5,11 +5,11 @@
   crosschannel alerts RUN --at 2026-03-02T06:00            as of another time than now
 
 Rules and their bounds are the section `alerts` of RUN/config.yaml, which may change at any time: no decisions or a
-drop of their number, one action's share, mean importance weights that are not 1, unsubscribes above those of
+drop of their number, one whole action's share, mean importance weights that are not 1, unsubscribes above those of
 business as usual, a failing placebo, rewards that stopped closing, deliveries, the age of the log.
 
-Writes RUN/alerts.json. The exit code is 0 without alerts and 5 with some (1 is an error, 2 wrong usage, 3 and 4
-are the verdicts of the gate in train and evaluate).
+Writes RUN/alerts.json. The exit code is 5 if an alert is critical, and 0 without alerts or with warnings only (1 is an
+error, 2 wrong usage, 3 and 4 are the verdicts of the gate in train and evaluate).
 
 A log in buckets is read bucket by bucket: arms, numbers of decisions and cost events count everybody, the other
 rules a sample of at most evaluation.max_users users; --whole reads it into memory.
@@ -31,8 +31,8 @@ from crosschannel.pipeline.configuration import WITH_DECISIONS
 from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.run_folder import Run
 
-#: Exit code where there is an alert.
-ALERT = 5
+#: Exit code where an alert is critical.
+CRITICAL = 5
 ADDRESS = "cluster of ray or master of spark to connect to"
 
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = check_alerts(config, history, now, period)
     print(found)
     write_alerts(found, run.path)
-    return ALERT if found.alerts else 0
+    return CRITICAL if found.critical else 0
 
 
 if __name__ == "__main__":

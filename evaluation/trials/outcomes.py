@@ -58,7 +58,7 @@ def outcomes_of_goals(history: History, goals: Sequence[Goal]) -> tuple[Outcome,
     total: list[Part] = []
     single: dict[tuple[int, str], Outcome] = {}
     for goal in goals:
-        for code in history.event_codes([goal.event]):
+        for code in history.event_codes([goal.event], "trial.goals, by default reward.goals"):
             part = Part(int(code), goal.weight, goal.measure == "value")
             total.append(part)
             name, sign = history.event_names[int(code)], 1 if goal.weight > 0 else -1

@@ -287,9 +287,9 @@ def _arm_amounts(design: TrialDesign, costs: Sequence[str], sums: UserAmounts) -
     """Return messages and cost events of each arm, per user."""
     history, users, end = design.history, design.users, int(design.looks.times[-1])
     names = sorted({history.event_names[int(code)] for code in history.churn_codes} | set(costs))
+    codes = {name: history.event_codes([name], "reward.funnel.costs") for name in names}
     outcomes = [
-        Outcome(name, "count", -1, tuple(Part(int(code), 1.0, False) for code in history.event_codes([name])))
-        for name in names
+        Outcome(name, "count", -1, tuple(Part(int(code), 1.0, False) for code in codes[name])) for name in names
     ]
     actions = dict.fromkeys(["all"]) | {name: k for k, name in enumerate(history.modules[0].actions) if k > 0}
     sent = dict(zip(actions, sums.sends([*actions.values()], users.user, design.begin(), end), strict=True))

@@ -15,6 +15,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.files import read_yaml
 from crosschannel.core.table_validator import TableValidator
+from crosschannel.core.wording import counted
 from crosschannel.histories.buckets.manifest import DECISIONS, EVENTS, WHOLE
 from crosschannel.histories.buckets.partition import NotByUser
 from crosschannel.histories.history import DEFAULT_CHURN_EVENTS
@@ -206,7 +207,7 @@ def plan_tables(mapping: TableMapping) -> Plan:
         users_file="" if mapping.users is None else str(mapping.users.path),
         span=None if mapping.span is None else span_of(mapping.span),
         propensity_source=mapping.propensity_source,
-        notes=(f"left out: {left_out:,} files of 0 bytes",) if left_out else (),
+        notes=(f"left out: {counted(left_out, 'file')} of 0 bytes",) if left_out else (),
     )
 
 

@@ -104,7 +104,10 @@ class Layout:
     def build(cls, spec: ContextSpec, history: History) -> Layout:
         """Build the layout of a spec for a history."""
         names = history.event_names if spec.events is None else spec.events
-        groups = tuple((name, tuple(history.event_names[c] for c in history.event_codes([name]))) for name in names)
+        groups = tuple(
+            (name, tuple(history.event_names[c] for c in history.event_codes([name], "context.events")))
+            for name in names
+        )
         values = history.events.value
         varied = set(np.unique(history.events.event[values != 1.0]).tolist())
         coded = {name: code for code, name in enumerate(history.event_names)}
@@ -114,7 +117,7 @@ class Layout:
             if any(coded[m] in varied for m in members)
         )
         shown = names if spec.activity is None else spec.activity
-        shown_codes = sorted(set(history.event_codes(shown).tolist()))
+        shown_codes = sorted(set(history.event_codes(shown, "context.activity").tolist()))
         known = {*shown_codes, *(coded[m] for _, members in groups for m in members)}
         dates = {code for code in known if has_dates(history.events.time[history.events.event == code])}
         first = history.modules[0]

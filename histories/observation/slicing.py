@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
+from crosschannel.core.arrays import ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys, label_keys
 from crosschannel.core.times import NEVER
@@ -77,6 +79,9 @@ def since(history: History, time: int) -> History:
 def digests_by_day(history: History, first: int, day: int, count: int, known: Sequence[str] = ()) -> list[str]:
     """Return a digest of what each day of a history holds: its decisions and its events, of all users.
 
+    A column that tells nothing on a day (no policy, arm or message, or everything eligible) counts as absent: the first
+    decisions of a policy in use bring such columns, and change no day before.
+
     Args:
         history: The history.
         first: When the first day begins, microseconds since 1970 UTC; what came before belongs to it.
@@ -93,9 +98,10 @@ def digests_by_day(history: History, first: int, day: int, count: int, known: Se
         late = e.time >= first + len(known) * day
         message = message[late] if len(message) else message
         d, e = take_rows(d, d.time >= first + len(known) * day), take_rows(e, late)
-    optional = [None if column is None else label_keys(column) for column in (d.policy, d.arm)]
+    barred = None if d.eligible is None else ~np.asarray(d.eligible, dtype=bool)
+    optional = (barred, _keys_or_zero(d.policy), _keys_or_zero(d.arm))
     tables = (
-        (d.time, (history.user_keys[d.user], d.time, d.key, d.actions, d.propensity, d.joint, d.eligible, *optional)),
+        (d.time, (history.user_keys[d.user], d.time, d.key, d.actions, d.propensity, d.joint, *optional)),
         (e.time, (history.user_keys[e.user], e.time, e.event, e.value, message if len(message) else None)),
     )
     for time, columns in tables:
@@ -105,8 +111,14 @@ def digests_by_day(history: History, first: int, day: int, count: int, known: Se
         for k in range(len(found)):
             rows = order[edges[k] : edges[k + 1]]
             for column in columns:
-                found[k].update(b"-" if column is None else np.ascontiguousarray(column[rows]).tobytes())
+                part = None if column is None else np.ascontiguousarray(column[rows])
+                found[k].update(b"-" if part is None or not part.any() else part.tobytes())
     return [*known, *(digest.hexdigest() for digest in found)]
+
+
+def _keys_or_zero(labels: ObjectArray | None) -> UIntArray | None:
+    """Return the keys (n,) of labels, 0 where there is none."""
+    return None if labels is None else np.where(pd.isna(labels) | (labels == ""), np.uint64(0), label_keys(labels))
 
 
 def digest_of_users(history: History, time: int) -> str:

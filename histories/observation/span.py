@@ -27,6 +27,7 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, timestamps
+from crosschannel.core.wording import counted
 
 MIN_GAP_RATIO = 10
 MIN_GAP_OF_LAST_ROWS = 2
@@ -189,7 +190,8 @@ def _check_declared(time: IntArray, event: BoolArray, span: tuple[int, int]) -> 
         return ()
     events = int(event[outside].sum())
     return (
-        f"outside the observation period: {int(outside.sum()) - events:,} decisions or sends, and {events:,} events",
+        f"outside the observation period: {int(outside.sum()) - events:,} decisions or sends, and "
+        f"{counted(events, 'event')}",
     )
 
 

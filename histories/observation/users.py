@@ -9,6 +9,7 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import DAY, HOUR
+from crosschannel.core.wording import counted
 from crosschannel.histories.windows import Timeline
 
 #: How events at exactly the time of a decision of their user are ordered: see `History.ties`.
@@ -115,8 +116,8 @@ def tie_notes(tied: BoolArray, ties: Ties | None) -> list[str]:
         return []
     order, declared = ties or "before", f"declared by ties: {ties}" if ties else "`ties` is not declared"
     return [
-        f"{int(tied.sum()):,} events ({tied.mean():.1%}) are at exactly the time of a decision of their user; they "
-        f"count as {order} it ({declared})"
+        f"at exactly the time of a decision of their user: {counted(int(tied.sum()), 'event')} ({tied.mean():.1%}), "
+        f"counted as {order} it ({declared})"
     ]
 
 

@@ -17,6 +17,7 @@ from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError, Fault, nearest
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import parse_moment
+from crosschannel.core.wording import counted
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import column_of, extract, flag_absent
@@ -266,7 +267,7 @@ def anonymous_rows(table: TableValidator, column: str) -> BoolArray:
 def empty_note(sources: Sequence[SourceRows]) -> tuple[str, ...]:
     """Return a note on the files of 0 bytes that were left out, if there are any."""
     empty = sum(rows.empty for rows in sources)
-    return (f"left out: {empty:,} files of 0 bytes",) if empty else ()
+    return (f"left out: {counted(empty, 'file')} of 0 bytes",) if empty else ()
 
 
 def span_of(span: tuple[str, str]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from crosschannel.core.arrays import IntArray, ObjectArray
 from crosschannel.core.table_validator import TableValidator
+from crosschannel.core.wording import counted
 from crosschannel.histories.logs import NO_MESSAGE, UNKNOWN_MESSAGE
 
 
@@ -57,5 +58,5 @@ def message_notes(message: IntArray | None, event_time: IntArray, decision_time:
             "in the log: they are engagement with none"
         )
     if early := int((event_time[named] < decision_time[message[named]]).sum()):
-        notes.append(f"{early:,} events name a decision that was made after them: they are engagement with none")
+        notes.append(f"{counted(early, 'event')} with the id of a later decision: engagement with none")
     return notes

@@ -14,6 +14,7 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, OutputError
 from crosschannel.core.hashing import derive
+from crosschannel.core.wording import counted
 from crosschannel.histories.buckets import Buckets, is_bucketed, open_buckets, read_bucket
 from crosschannel.histories.buckets.merging import merge
 from crosschannel.histories.history import History
@@ -221,7 +222,9 @@ def summary(log: BucketedLog) -> str:
     facts, name = log.facts, log.sample.name
     unknown = f", {facts.unknown:,} without a propensity" if facts.unknown else ""
     line = (
-        f"{name}: {facts.users:,} users in {len(log.folders)} buckets, {facts.decisions:,} decisions "
-        f"({facts.sent:,} sent{unknown}), {facts.events:,} events of {len(log.sample.event_names)} kinds"
+        f"{name}: {counted(facts.users, 'user')} in {counted(len(log.folders), 'bucket')}, "
+        f"{counted(facts.decisions, 'decision')} "
+        f"({facts.sent:,} sent{unknown}), {counted(facts.events, 'event')} of "
+        f"{counted(len(log.sample.event_names), 'kind')}"
     )
     return "\n".join((line, *log.sample.notes))

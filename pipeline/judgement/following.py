@@ -307,7 +307,7 @@ def events_by_slot(history: History, reward: RewardConfig, event: str, index: Tr
     ends by that. Events at the time of a slot belong to the slot before it, or, with `history.ties: after`, to it.
     """
     e, time = history.events, boundaries(history, reward.goals)
-    chosen = np.isin(e.event, history.event_codes([event]))
+    chosen = np.isin(e.event, history.event_codes([event], "constraints.cost_events"))
     total = running_totals(chosen.astype(np.int64))
     active, rows = index.rows >= 0, np.where(index.rows >= 0, index.rows, 0)
     start = time[rows]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from crosschannel.core import serialization
 from crosschannel.core.serialization import convert
+from crosschannel.core.wording import counted
 from crosschannel.evaluation import Evaluation, GateVerdict, Interval, from_dict, text_table, to_dict
 from crosschannel.evaluation.report.formatting import reasons_once, why_not
 from crosschannel.evaluation.report.plain_values import read_number
@@ -146,7 +147,7 @@ def summary_text(result: EvaluationResult) -> str:
     if result.calibration is not None:
         parts += ["", str(result.calibration)]
     if result.constraints:
-        parts += ["", "Constraints, at the test users' slots", "", constraints_table(result.constraints)]
+        parts += ["", f"Constraints: {constraints_in_words(result)}", "", constraints_table(result.constraints)]
     if result.truth:
         table = truth_table(result.truth, result.evaluation.population)
         parts += ["", "Ground truth, known because the market is simulated", "", table]
@@ -231,7 +232,17 @@ def _bounds(interval: Interval) -> str:
 
 
 #: The columns of a table of constraints.
-CONSTRAINT_COLUMNS = ("constraint", "price", "expected use", "budget", "binds at")
+CONSTRAINT_COLUMNS = ("constraint", "shadow price", "expected use", "budget", "binds at")
+
+
+def constraints_in_words(result: EvaluationResult) -> str:
+    """Return what the numbers in a table of constraints count, over which decisions and users, in which units."""
+    found = result.evaluation
+    return (
+        "expected use and budget are numbers of events or of messages, or costs of a budget, of the test users' "
+        f"{counted(found.logged_decisions, 'decision')} in all ({counted(found.users, 'user')} with a reward); a "
+        "shadow price is what one more of it is worth, in reward units"
+    )
 
 
 def constraint_cells(row: ConstraintUse) -> tuple[str, ...]:
@@ -241,7 +252,7 @@ def constraint_cells(row: ConstraintUse) -> tuple[str, ...]:
 
 
 def constraints_table(constraints: Sequence[ConstraintUse]) -> str:
-    """Return the price, use and budget of constraints as a table."""
+    """Return the shadow price, use and budget of constraints as a table."""
     return "\n".join(_aligned([CONSTRAINT_COLUMNS, *map(constraint_cells, constraints)]))
 
 

@@ -208,10 +208,18 @@ def day_of_users(request: DayRequest, users: DayUsers, chosen: Decisions, prices
         "arms": to_dict(request.arms),
         "users": {name: int((users.arm == name).sum()) for name in ARMS},
         "waiting": int(users.waits.sum()),
+        "without_choice": users.without_choice(),
         "counts": counts_of(table.loc[decides, list(modules.names)], modules.names),
         "prices": [] if prices is None else _plain(prices),
     }
     return DecidedDay(day_name(at, request.trained_with.pace.period), table, arms, summary)
+
+
+def unreached_text(day: DecidedDay) -> str:
+    """Return how many users could be sent nothing, and why; empty where everybody could be sent something."""
+    why = {name: n for name, n in day.summary["without_choice"].items() if n}
+    listed = ", ".join(f"{name} {n:,}" for name, n in why.items())
+    return f"; nothing could be sent to {sum(why.values()):,} of them ({listed})" if why else ""
 
 
 def note_binding(prices: pd.DataFrame | None) -> None:
@@ -219,8 +227,8 @@ def note_binding(prices: pd.DataFrame | None) -> None:
     for row in [] if prices is None else prices.to_dict("records"):
         if row["binding"]:
             logger.info(
-                f"the constraint {row['constraint']} binds: price {row['price']:.4g} in reward units, expected use "
-                f"{row['use']:.4g} of a budget of {row['budget']:.4g}"
+                f"the constraint {row['constraint']} binds: shadow price {row['price']:.4g} in reward units, "
+                f"expected use {row['use']:.4g} of a budget of {row['budget']:.4g}"
             )
 
 

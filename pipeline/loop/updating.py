@@ -16,6 +16,7 @@ import numpy as np
 
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import duration, timestamps
+from crosschannel.core.wording import counted
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.slicing import digests_by_day
 from crosschannel.histories.observation.users import span_notes
@@ -61,18 +62,18 @@ class Updated:
 
     def of_policy(self) -> str:
         """Return what the policy has learned from, in words that do not depend on how many updates it took."""
-        return f"policy {self.version}: learned from {self.rows:,} decisions up to {_day(self.time)}"
+        return f"policy {self.version}: learned from {counted(self.rows, 'decision')} up to {_day(self.time)}"
 
     def __str__(self) -> str:
         parts = [self.of_policy()]
         if self.fitted:
             parts.append(f"all was fitted again after slot {self.fitted[-1]}")
         if self.added:
-            parts.append(f"{len(self.added)} day(s) added")
+            parts.append(f"{counted(len(self.added), 'day')} added")
         if self.revised:
-            parts.append(f"{self.revised} day(s) of the log had changed, and were learned again")
+            parts.append(f"{counted(self.revised, 'day')} of the log had changed; all from there on was learned again")
         if self.late:
-            parts.append(f"{self.late} day(s) before `update.revise` had changed: they count at the next fit")
+            parts.append(f"{counted(self.late, 'day')} before `update.revise` had changed, and count at the next fit")
         if self.missing:
             parts.append(f"no decisions on {', '.join(_day(time) for time in self.missing[:5])}")
         return "; ".join(parts)
@@ -139,7 +140,7 @@ def _in_words(history: History) -> str:
     """Return what a log by day holds, in words that do not depend on how much of it was read."""
     first, last = timestamps(np.array(history.span))
     what = (
-        f"{history.name}: {history.n_users:,} users, events of {len(history.event_names)} kinds, "
+        f"{history.name}: {counted(history.n_users, 'user')}, events of {counted(len(history.event_names), 'kind')}, "
         f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
     )
     return "\n".join((what, *span_notes(history.span, history.observed_from, history.observed_until)))

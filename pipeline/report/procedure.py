@@ -59,7 +59,7 @@ def _tables(value: ProcedureValue) -> list[ReportTable]:
         found.append(ReportTable(title, COMPARATOR_COLUMNS, cells, folded=True))
     if value.constraints:
         cells = tuple(map(constraint_cells, value.constraints))
-        found.append(ReportTable("Prices and use, at all users' slots", CONSTRAINT_COLUMNS, cells, folded=True))
+        found.append(ReportTable("Shadow prices and use, at all users' slots", CONSTRAINT_COLUMNS, cells, folded=True))
     return found
 
 

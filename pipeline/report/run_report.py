@@ -13,7 +13,12 @@ from crosschannel.evaluation.report.formatting import NOTHING, format_number
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture
 from crosschannel.pipeline.command_line import invocation
-from crosschannel.pipeline.judgement.results import CONSTRAINT_COLUMNS, EvaluationResult, constraint_cells
+from crosschannel.pipeline.judgement.results import (
+    CONSTRAINT_COLUMNS,
+    EvaluationResult,
+    constraint_cells,
+    constraints_in_words,
+)
 from crosschannel.pipeline.report.behaviour import (
     calibration_picture,
     cost_picture,
@@ -125,8 +130,9 @@ def _costs(result: EvaluationResult) -> ReportSection | None:
     if not result.constraints:
         return ReportSection("Cost events", (), (), pictures) if pictures else None
     rows = tuple(constraint_cells(row) for row in result.constraints)
-    sentence = "Expected use and budgets are those of all of the test users' decision times together."
-    table = ReportTable("Prices and use", CONSTRAINT_COLUMNS, rows)
+    words = constraints_in_words(result)
+    sentence = f"{words[0].upper()}{words[1:]}."
+    table = ReportTable("Shadow prices and use", CONSTRAINT_COLUMNS, rows)
     return ReportSection("Constraints and cost events", (sentence,), (table,), pictures)
 
 

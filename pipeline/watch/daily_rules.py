@@ -110,11 +110,12 @@ def decision_numbers(counts: DecisionCounts, now: int, period: int, max_drop: fl
 
 
 def action_shares(history: History, now: int, bound: float) -> list[Alert]:
-    """Return an alert for each action that the newest messages have nearly always, although they had a choice.
+    """Return an alert if nearly all of the newest messages are one whole action, although they could have been others.
 
-    A message counts in a module if at least two of its actions other than the first, which is none, were eligible; in
-    a module without "none", if at least two were. By chance alone, an action whose probability is at the bound gives
-    an alert with a probability of at most `LEVEL`.
+    Whole actions are compared, not those of one module: of two subject lines one may rightly be the better one for
+    everybody. A message counts if at least two of a module's actions other than "none" were eligible, given what was
+    chosen before. By chance alone, an action whose probability is at the bound gives an alert with a probability of at
+    most `LEVEL`.
     """
     d, modules = history.decisions, history.modules
     rows = agent_decisions(history, now) & modules.sends(d.actions)
@@ -122,24 +123,26 @@ def action_shares(history: History, now: int, bound: float) -> list[Alert]:
         raise NotChecked("the policy has sent nothing yet")
     newest = int(d.time[agent_decisions(history, now)].max())
     at = np.flatnonzero(rows & (d.time == newest))
-    feasible = modules.feasible_mask(history.eligible[at])
-    found = []
-    for m, module in enumerate(modules):
-        mask, first = modules.conditional_mask(m, feasible, d.actions[at]), int(m == 0)
-        choice = mask[:, first:].sum(axis=1) > 1
-        n, counts = int(choice.sum()), np.bincount(d.actions[at[choice], m], minlength=len(module.actions))
-        action = int(counts.argmax())
-        if n and counts[action] > bound * n and bdtrc(counts[action] - 1, n, bound) < LEVEL:
-            finding = (
-                f"`{module.actions[action]}` is the {module.name} of {counts[action]:,} of {n:,} messages at "
-                f"{_time(newest)} that could have had another: {counts[action] / n:.1%}, and the bound is {bound:.0%}."
-            )
-            remedy = (
-                "Look at `crosschannel explain` for some of them and at eligibility; to go back: "
-                "`crosschannel update RUN --use VERSION`."
-            )
-            found.append(Alert("share of an action", "warning", finding, remedy))
-    return found
+    actions, feasible = d.actions[at], modules.feasible_mask(history.eligible[at])
+    options = [modules.conditional_mask(m, feasible, actions)[:, int(m == 0) :] for m in range(len(modules))]
+    choice = np.any([mask.sum(axis=1) > 1 for mask in options], axis=0)
+    if not choice.any():
+        return []
+    n = int(choice.sum())
+    whole, counts = np.unique(actions[choice], axis=0, return_counts=True)
+    most = int(counts.max())
+    if most <= bound * n or bdtrc(most - 1, n, bound) >= LEVEL:
+        return []
+    names = [module.actions[a] for module, a in zip(modules, whole[counts.argmax()], strict=True)]
+    finding = (
+        f"`{', '.join(names)}` is the action of {most:,} of {n:,} messages at {_time(newest)} that could have had "
+        f"another: {most / n:.1%}, and the bound is {bound:.0%} (alerts.max_action_share)."
+    )
+    remedy = (
+        "Look at `crosschannel explain` for some of them and at eligibility; to go back: "
+        "`crosschannel update RUN --use VERSION`."
+    )
+    return [Alert("share of an action", "warning", finding, remedy)]
 
 
 def deliveries(history: History, now: int, settings: AlertsConfig) -> list[Alert]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from crosschannel.core.times import timestamps
+from crosschannel.core.wording import counted
 
 #: Version of `alerts.json`.
 ALERTS_VERSION = 1
@@ -21,7 +22,8 @@ class Alert:
 
     Attributes:
         rule: Name of the rule.
-        severity: `critical`: stop and look before the next day is sent. `warning`: look soon.
+        severity: `critical`: stop and look before the messages are sent; the exit code is 5. `warning`: look soon; the
+            job goes on.
         finding: What was found, as a sentence with its figures.
         remedy: What to do about it.
     """
@@ -59,9 +61,14 @@ class Alerts:
     checked: tuple[str, ...] = ()
     not_checked: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def critical(self) -> bool:
+        """Whether an alert is one that stops the day's messages."""
+        return any(alert.severity == "critical" for alert in self.alerts)
+
     def __str__(self) -> str:
         lines = [str(alert) for alert in self.alerts]
-        number = f"{len(self.alerts) or 'no'} alert{'s' if len(self.alerts) != 1 else ''}"
+        number = counted(len(self.alerts), "alert") if self.alerts else "no alerts"
         lines.append(f"{number}; checked: {', '.join(self.checked) or 'nothing'}")
         lines += [f"not checked, {rule}: {why}" for rule, why in self.not_checked.items()]
         return "\n".join(lines)

@@ -18,8 +18,8 @@ class AlertsConfig:
     Attributes:
         max_drop: Largest drop of the number of decisions, as a share of those of the day before. A day without any
             decision always gives an alert, and so does one without any message after a day with some.
-        max_action_share: Largest share of one action of a module among the newest messages for which at least two of
-            its actions were eligible.
+        max_action_share: Largest share of one whole action (an action of each module) among the newest messages that
+            could have been another.
         weights_alpha: Level of the test that the mean importance weight of each action is 1, for each policy version.
             Where it is not, logged propensities are not those of the draws.
         cost_alpha: Probability of an alert, over all days of the trial, although no cost event is more frequent in the

@@ -11,6 +11,7 @@ from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified, nearest
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import duration
+from crosschannel.histories.goals import GOALS_SETTING
 from crosschannel.histories.history import DecisionLog, History
 from crosschannel.reward.effects.staggered import NEVER, Panel
 from crosschannel.reward.measurement.outcomes import measure
@@ -157,7 +158,9 @@ def panel_from_history(
         n_unseen=int((~already & ~too_early & unseen).sum()),
         n_churned=int((history.churned_at[user] <= history.span[1]).sum()),
         goals_left_out=tuple(
-            goal.event for goal in spec.goals if np.isin(history.event_codes([goal.event]), history.churn_codes).all()
+            goal.event
+            for goal in spec.goals
+            if np.isin(history.event_codes([goal.event], GOALS_SETTING), history.churn_codes).all()
         ),
     )
 

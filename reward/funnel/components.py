@@ -9,7 +9,7 @@ import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.histories.goals import Goal
+from crosschannel.histories.goals import GOALS_SETTING, Goal
 from crosschannel.histories.history import History
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.funnel.engagement import measure_engagement
@@ -263,7 +263,7 @@ def _uses_pre(model: RewardModel) -> bool:
 
 def check_events(history: History, spec: RewardSpec, funnel: FunnelSpec) -> None:
     """Refuse a funnel in which a cost event, or a goal among its own surrogates, would count twice."""
-    codes = {goal.event: set(history.event_codes([goal.event]).tolist()) for goal in spec.goals}
+    codes = {goal.event: set(history.event_codes([goal.event], GOALS_SETTING).tolist()) for goal in spec.goals}
     for cost in funnel.costs:
         for goal in funnel.value_goals(spec.goals):
             if codes[cost] & codes[goal.event]:
@@ -273,7 +273,7 @@ def check_events(history: History, spec: RewardSpec, funnel: FunnelSpec) -> None
                 )
     for goal_event, events in funnel.surrogates.items():
         for event in events:
-            if set(history.event_codes([event]).tolist()) & codes[goal_event]:
+            if set(history.event_codes([event], f"reward.funnel.surrogates.{goal_event}").tolist()) & codes[goal_event]:
                 raise ConfigError(
                     f"funnel.surrogates of {goal_event!r}: {event!r} stands for the goal itself: name earlier events"
                 )

@@ -54,7 +54,8 @@ def measure_engagement(history: History, funnel: FunnelSpec, post: str, told: Bo
     events = funnel.channels(names[1:])
     tells = np.zeros((len(history.event_names), len(names)), dtype=bool)
     for name, pattern in events.items():
-        tells[history.event_codes([pattern]), names.index(name)] = True
+        setting = "reward.funnel.engagement" + ("" if isinstance(funnel.engagement, str) else f".{name}")
+        tells[history.event_codes([pattern], setting), names.index(name)] = True
     start = boundaries(history, [Goal(event) for event in dict.fromkeys(events.values())])
     sent = history.modules.sends(d.actions)
     rows = np.flatnonzero(np.asarray(tells.any(axis=1))[history.events.event])

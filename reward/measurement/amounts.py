@@ -16,7 +16,7 @@ from crosschannel.histories.fixed_point import (
     sums_fit,
     to_fixed,
 )
-from crosschannel.histories.goals import Goal
+from crosschannel.histories.goals import GOALS_SETTING, Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import have_codes
 from crosschannel.histories.windows import running_totals
@@ -29,7 +29,7 @@ ROWS_PER_CHUNK = 1 << 16
 
 def goal_events(goal: Goal, history: History) -> tuple[BoolArray, FloatArray]:
     """Return which events of a history count for a goal (e,), and the amount of every event in the goal's unit (e,)."""
-    chosen = history.are_events([goal.event])
+    chosen = history.are_events([goal.event], GOALS_SETTING)
     return chosen, history.events.value if goal.measure == "value" else np.ones(len(history.events))
 
 
@@ -79,7 +79,7 @@ def _running_total(goal: Goal, bits: int, history: History) -> IntArray:
     Raises:
         ConfigError: If the amounts of a user are too large.
     """
-    codes, events = history.event_codes([goal.event]), history.events
+    codes, events = history.event_codes([goal.event], GOALS_SETTING), history.events
     every = len(codes) == len(history.event_names)
     total = np.empty(len(events) + 1, dtype=np.int64)
     total[0], squares = 0, 0.0

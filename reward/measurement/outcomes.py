@@ -11,6 +11,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.hashing import derive
 from crosschannel.core.times import duration
 from crosschannel.histories.fixed_point import fit_bits, from_fixed, to_fixed
+from crosschannel.histories.goals import GOALS_SETTING
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import BY_DESIGN, LOGGED
 from crosschannel.histories.windows import Timeline, running_totals
@@ -247,7 +248,7 @@ def _measure_by_goal(
     windows = around.windows
     before, after = _goal_amounts(history, spec, windows, fitted)
     first, last = windows.after.rows
-    found = (history.are_events([goal.event]) for goal in spec.goals)
+    found = (history.are_events([goal.event], GOALS_SETTING) for goal in spec.goals)
     counts = (running_totals(chosen.astype(np.int64)) for chosen in found)
     return GoalAmounts(
         before=before,

@@ -10,7 +10,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import HOUR
-from crosschannel.histories.goals import Goal
+from crosschannel.histories.goals import GOALS_SETTING, Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import (
     are_dates,
@@ -141,7 +141,7 @@ def _ambiguous(history: History, rows: Mapping[str, BoolArray]) -> BoolArray:
 
 def _are_of(history: History, names: Sequence[str]) -> BoolArray:
     """Return which events have one of the names (e,)."""
-    return history.are_events(names)
+    return history.are_events(names, GOALS_SETTING)
 
 
 def _on_date_of_decision(history: History, chosen: BoolArray) -> BoolArray:

@@ -53,6 +53,12 @@ def features_mask(history: History) -> Any:
 
 
 def agents_guide(folder: Path) -> Names:
+    """A run, and an agent of a channel."""
+    from crosschannel.__main__ import main
+
+    small = ["--config", str(ROOT / "tests" / "programs" / "small.yaml"), "--agent.name=best_fixed"]
+    size = ["--history.market.users=150", "--history.market.days=6", "--train.offline-updates=0"]
+    assert main(["train", *small, *size, "--evaluation.market-users=40"]) == 0
     modules = ActionSpace([Module("channel", ("none", "email"))])
     spec = {"name": "best_fixed", "context_dim": 2, "settings": None, "seed": 0}
     save_agent(make_agent("best_fixed", modules, 2, None, 0), folder / "agent.pt", spec)

@@ -75,6 +75,11 @@ def test_tables_of_a_warehouse_become_a_judged_policy(tmp_path: Path, monkeypatc
     printed = walk("your_warehouse.md", tmp_path, monkeypatch)
     assert "logged propensities" in printed["crosschannel evaluate runs/service"]
     assert "is better than the logging policy" in printed["crosschannel evaluate runs/service"]
+    whole = printed["crosschannel effects --config whole.yaml"]
+    # An order is worth 32: an opened e-mail makes .375 of them, others none; standard errors are .65 and .38.
+    assert effect_of(whole, "email +gain") == pytest.approx(12.0, abs=2.6)
+    assert effect_of(whole, "email +direct") == pytest.approx(0.0, abs=1.5)
+    assert effect_of(whole, "email hazard of unsubscribed") == pytest.approx(0.004, abs=0.003)
     decided = pd.read_parquet("decided.parquet")
     platform = pd.read_parquet("customers").set_index("customer")["platform"]
     of_user = decided["user_id"].astype(int).map(platform)

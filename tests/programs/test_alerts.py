@@ -49,6 +49,17 @@ def test_alerts_have_an_exit_code_of_their_own_and_say_what_to_do(
     assert not list((folder / "run").glob(".alerts*"))
 
 
+def test_a_warning_is_printed_and_does_not_stop_the_job(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = folder / "run" / "config.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["alerts"]["max_action_share"] = 0.01
+    file.write_text(yaml.safe_dump(content))
+    assert alerts.main(["run", "--at", AFTER]) == 0
+    assert capsys.readouterr().out.startswith("warning, share of an action: `")
+    (alert,) = read_json(folder / "run" / "alerts.json", "", 99)["alerts"]
+    assert alert["severity"] == "warning"
+
+
 def test_bounds_may_change_at_any_time(folder: Path) -> None:
     file = folder / "run" / "config.yaml"
     content = yaml.safe_load(file.read_text())

@@ -52,7 +52,7 @@ def test_decisions_hold_the_price_and_it_limits_the_messages(run, caplog):
         table = decided(run)
     assert table.price_unsubscribed.nunique() == 1
     assert table.price_unsubscribed.iloc[0] > 0
-    lines = [line for line in caplog.messages if line.startswith("the constraint unsubscribed binds: price ")]
+    lines = [line for line in caplog.messages if line.startswith("the constraint unsubscribed binds: shadow price ")]
     assert len(lines) == 1
     free = decided(run, *NO_CONSTRAINT)
     assert not [name for name in free if name.startswith("price_")]
@@ -159,7 +159,9 @@ def test_the_result_holds_constraints_and_calibration(run):
     assert result.calibration.slope == stored["calibration"]["slope"]
     text = str(result)
     assert "Slope of the rewards of all messages on the funnel's predicted value" in text
-    assert "Constraints, at the test users' slots" in text
+    users, decisions = result.evaluation.users, result.evaluation.logged_decisions
+    assert f"of the test users' {decisions:,} decisions in all ({users:,} users with a reward); a shadow price" in text
+    assert "constraint    shadow price  expected use" in text
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["constraints"] == stored["constraints"]
 
@@ -170,7 +172,7 @@ def test_the_report_has_the_funnel_by_segment_and_the_constraints(run):
     assert result is not None
     write_report(opened, result, Path("report.html"))
     page = Path("report.html").read_text()
-    for text in ("What the policy sends", "<th>engages</th>", "<th>unsubscribed</th>", "Prices and use"):
+    for text in ("What the policy sends", "<th>engages</th>", "<th>unsubscribed</th>", "Shadow prices and use"):
         assert text in page
     assert page.count("Slope of the rewards") == 1
     # The slope also stands there where too few messages have a reward for groups of them.
@@ -193,7 +195,7 @@ def test_a_policy_without_a_funnel_has_neither(small_run):
     page = Path("report.html").read_text()
     assert "What the policy sends" in page
     assert "<th>engages</th>" not in page
-    assert "Prices and use" not in page
+    assert "Shadow prices and use" not in page
 
 
 def test_an_evaluation_is_of_the_constraints_that_it_was_made_with(run):

@@ -137,6 +137,15 @@ def test_a_dry_run_writes_nothing_and_compares_with_the_day_before(trained, caps
     assert contents() == before, "a dry run of a day that exists is allowed"
 
 
+def test_users_who_could_be_sent_nothing_are_named_with_the_reason(trained, capsys):
+    run(trained, 0)
+    capsys.readouterr()
+    run(trained, 1)
+    closed = int((day_table(1).eligible_channel == "none").sum())
+    assert closed > 0
+    assert f"; nothing could be sent to {closed} of them (guardrails {closed})" in capsys.readouterr().out
+
+
 def test_only_the_listed_users_and_the_share_get_messages(trained, capsys):
     users = [f"u{k:03d}" for k in range(0, 90, 2)]
     pd.DataFrame({"user_id": [*users, "not in the log"]}).to_csv("pilot.csv", index=False)

@@ -87,9 +87,9 @@ def test_a_decision_is_explained_in_words(funnel, capsys, monkeypatch):
         f"Decision {row.decision_id}: user {row.user_id}",
         "Decided: channel email",
         f"Policy {run.policy_version}",
-        "Prices in reward units: unsubscribed",
+        "Shadow prices in reward units: unsubscribed",
         "`email` was chosen with probability",
-        "after prices; the best other action, `",
+        "after shadow prices; the best other action, `",
         "\nchannel:\n",
         "engagement",
     ):

@@ -9,6 +9,7 @@ import numpy as np
 
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import raise_faults
+from crosschannel.core.wording import counted
 from crosschannel.histories.observation.span import observe
 from crosschannel.histories.readers.repeats import Repeats, find_repeats
 from crosschannel.histories.readers.sources import span_of
@@ -51,7 +52,7 @@ def clean(mapping: StreamMapping, stream: StreamRows, sent: BoolArray) -> CleanR
     if mapping.anonymous != "error":
         counts += f", {np.count_nonzero(stream.anonymous):,} anonymous rows"
     if stream.empty:
-        counts += f", {stream.empty:,} files of 0 bytes"
+        counts += f", {counted(stream.empty, 'file')} of 0 bytes"
     # The history itself counts what is outside a declared span.
     notes = repeats.notes() if declared else (*repeats.notes(), *observed.notes)
     return CleanRows(kept & ~repeats.rows, observed.span, counts, notes)

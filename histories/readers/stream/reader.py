@@ -31,6 +31,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.core.times import NEVER
+from crosschannel.core.wording import counted
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.slots import SlotGrid
@@ -101,8 +102,9 @@ def history_of(mapping: StreamMapping, stream: StreamRows, what: str = "stream")
             [_in_names_of_stream(fault, mapping, stream, rule, places, decided) for fault in error.faults]
         ) from None
     notes = [
-        f"{what}: {len(stream):,} rows in {len(stream.files):,} files, {len(sends):,} of them sends; left out: "
-        f"{rows.counts}, {np.count_nonzero(other & ~chosen):,} events missing from `events`",
+        f"{what}: {counted(len(stream), 'row')} in {counted(len(stream.files), 'file')}, "
+        f"{len(sends):,} of them sends; left out: "
+        f"{rows.counts}, {counted(int(np.count_nonzero(other & ~chosen)), 'event')} missing from `events`",
         *copy_notes(stream, kept),
         *stream.notes,
         *rows.notes,

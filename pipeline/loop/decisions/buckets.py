@@ -167,6 +167,9 @@ def merge_days(days: Sequence[DecidedDay], *, by_value: bool) -> DecidedDay:
         **summaries[0],
         "users": {arm: sum(one["users"][arm] for one in summaries) for arm in summaries[0]["users"]},
         "waiting": sum(one["waiting"] for one in summaries),
+        "without_choice": {
+            reason: sum(one["without_choice"][reason] for one in summaries) for reason in summaries[0]["without_choice"]
+        },
         "counts": {
             module: dict(sorted(sum((Counter(one["counts"][module]) for one in summaries), Counter()).items()))
             for module in summaries[0]["counts"]

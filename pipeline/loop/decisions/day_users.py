@@ -60,6 +60,7 @@ class DayUsers:
         users: The user of each row (N,).
         decides: Which rows the agent decides for (N,).
         waits: Which are of the agent's arm and wait for the roll-out (N,).
+        churned: Which have churned (N,).
         unguarded: What may be sent before guardrails (N, sum of actions).
         eligible: What may be sent (N, sum of actions).
         contexts: Hashes of what the policy sees (N,).
@@ -72,11 +73,26 @@ class DayUsers:
     users: IntArray
     decides: BoolArray
     waits: BoolArray
+    churned: BoolArray
     unguarded: BoolArray
     eligible: BoolArray
     contexts: ObjectArray
     modules: ActionSpace
     log_ends: int
+
+    def without_choice(self) -> dict[str, int]:
+        """Return how many users whom the agent decides for can be sent nothing, by the first reason that holds."""
+        closed = self.decides & ~self._sendable(self.eligible)
+        open_before = self._sendable(self.unguarded)
+        return {
+            "churned": int((closed & self.churned).sum()),
+            "not eligible": int((closed & ~self.churned & ~open_before).sum()),
+            "guardrails": int((closed & ~self.churned & open_before).sum()),
+        }
+
+    def _sendable(self, mask: BoolArray) -> BoolArray:
+        first = self.modules.slices[0]
+        return np.asarray(self.modules.feasible_mask(mask)[:, first][:, 1:].any(axis=1))
 
     def write(self, folder: Path) -> None:
         """Write it into a folder, one file for each column, texts with a fixed width."""
@@ -142,6 +158,7 @@ def users_of_day(
         users=users,
         decides=decides,
         waits=is_agent & ~decides,
+        churned=history.churned_at[users] < at,
         unguarded=eligible[users],
         eligible=mask,
         contexts=row_fingerprints(context),

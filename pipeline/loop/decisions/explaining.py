@@ -184,7 +184,7 @@ def _head(
         lines.append(f"Context: as the policy saw it ({fingerprint})")
     lines += _limits(row, modules, mask)
     prices = [f"{name.removeprefix(_PRICE)} {value:.4g}" for name, value in _prices(row).items()]
-    return (*lines, *([f"Prices in reward units: {', '.join(prices)}"] if prices else []))
+    return (*lines, *([f"Shadow prices in reward units: {', '.join(prices)}"] if prices else []))
 
 
 def _limits(row: Mapping[str, Any], modules: ActionSpace, mask: BoolArray) -> list[str]:
@@ -265,7 +265,7 @@ def _in_words(channels: pd.DataFrame) -> str:
     text = f"`{here['action']}` was chosen with probability {here['probability']:.2%}"
     if net[chosen].isna().any() or not others.any():
         return text
-    after = " after prices" if (channels["cost"] > 0).any() else ""
+    after = " after shadow prices" if (channels["cost"] > 0).any() else ""
     best = channels[others].iloc[int(net[others].to_numpy().argmax())]
     worth = best["value"] - np.nan_to_num(best["cost"])
     return (

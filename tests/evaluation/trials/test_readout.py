@@ -378,7 +378,7 @@ def test_a_trial_of_one_decision_a_user(looks):
 
 
 def test_what_is_compared_must_be_in_the_log():
-    with pytest.raises(ConfigError, match="no event 'order:taxi'"):
+    with pytest.raises(ConfigError, match=r"trial\.goals.*: the history has no event 'order:taxi'"):
         read_trial(trial_history(), SETTINGS, (Goal("order:taxi"),))
     with pytest.raises(ConfigError, match="no attribute 'flat'"):
         read_trial(trial_history(), replace(SETTINGS, cluster="flat"), GOALS)

@@ -349,7 +349,7 @@ def test_only_events_with_times_of_day_count_by_default():
         np.testing.assert_array_equal(column, alone[name])
     with pytest.raises(ConfigError, match="'shop'"):
         Layout.build(replace(SPEC, activity=("*",)), both)
-    with pytest.raises(ConfigError, match="no event 'visit'"):
+    with pytest.raises(ConfigError, match=r"context\.activity: the history has no event 'visit'"):
         Layout.build(replace(SPEC, activity=("visit",)), both)
 
 

@@ -78,6 +78,26 @@ def test_a_digest_of_days_that_are_known_is_not_computed_again(history):
     assert digests_by_day(history, first, DAY, 6, ["a", "b"]) == ["a", "b", *whole[2:]]
 
 
+def test_columns_that_come_with_a_later_day_change_no_day_before(history):
+    """The first decisions of a policy in use have a policy, an arm and what was eligible; rows before have none."""
+    d, e = history.decisions, history.events
+    first = int(d.time.min())
+    bare = replace(history, decisions=replace(d, policy=None, arm=None, eligible=None), events=replace(e, message=None))
+    new = d.time >= first + 4 * DAY
+    eligible = np.ones((len(d), history.modules.total), dtype=bool)
+    eligible[new, 1] = False
+    columns = {
+        "policy": np.where(new, "51e6c03ec831", None),
+        "arm": np.where(new, "agent", None),
+        "eligible": eligible,
+    }
+    before = digests_by_day(bare, first, DAY, 6)
+    for name, column in columns.items():
+        after = digests_by_day(replace(bare, decisions=replace(bare.decisions, **{name: column})), first, DAY, 6)
+        assert after[:4] == before[:4], name
+        assert after[4] != before[4], name
+
+
 def test_times_outside_the_log_are_refused(history):
     with pytest.raises(ConfigError, match="begins later"):
         until(history, history.span[0])

@@ -117,4 +117,4 @@ def test_what_validation_notes_is_in_the_summary(history: History, tmp_path: Pat
     table = pd.read_parquet(file)
     table.loc[0, "time"] += pd.Timedelta("2d")
     table.to_parquet(file)
-    assert "outside the observation period: 0 decisions or sends, and 1 events" in read_history(log.path).summary()
+    assert "outside the observation period: 0 decisions or sends, and 1 event" in read_history(log.path).summary()

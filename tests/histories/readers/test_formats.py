@@ -380,7 +380,7 @@ def test_tables_have_the_same_forms(tmp_path: Path):
     history = read_tables(files)
     assert len(history.decisions) == 36
     assert history.events.value.sum() == pytest.approx(sum(p.get("revenue", 0) for p in frame["properties"]))
-    assert "left out: 1 files of 0 bytes" in history.summary()
+    assert "left out: 1 file of 0 bytes" in history.summary()
     decisions[14]["what"] = {"channel": "fax"}
     (tmp_path / "decisions" / "day=1" / "part.jsonl").write_text("\n".join(map(json.dumps, decisions[10:])))
     text = problem_of(lambda: read_tables(files))

@@ -98,7 +98,7 @@ def test_an_event_before_its_decision_is_counted():
         }
     )
     history = History.from_tables(decisions, events, MODULES)
-    assert any(note.startswith("1 events name a decision that was made after them") for note in history.notes)
+    assert any(note.startswith("1 event with the id of a later decision") for note in history.notes)
 
 
 def test_another_users_decision_is_a_fault():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.times import DAY, HOUR
+from crosschannel.core.times import DAY, HOUR, NEVER
 from crosschannel.histories import Arms, Guardrails, History, assign_arms
 from crosschannel.histories.logs import take_rows
 from crosschannel.histories.readers.sources import concat_decisions
@@ -60,6 +60,28 @@ def test_each_arm_gets_what_belongs_to_it(trained):
     assert day.summary["users"] == arm.value_counts().reindex(["agent", "business_as_usual", "holdout"]).to_dict()
     assert day.summary["counts"]["channel"] == mine.channel.value_counts().to_dict()
     assert day.name == "2024-10-15"
+
+
+def test_users_who_could_be_sent_nothing_are_counted_by_reason(trained):
+    """Those who churned count as churned, whatever else would exclude them; the holdout counts nowhere."""
+    history = daily_log()
+    number = np.arange(history.n_users)
+    churned = replace(history, churned_before=np.where(number % 10 < 2, START, NEVER))
+    eligible = everything(history)
+    eligible[number % 10 == 1, 1:] = False  # churned as well
+    eligible[number % 10 == 3, 1:] = False
+    limits = Guardrails(min_gap="30d")
+    agents = assign_arms(history.user_ids, ARMS) == "agent"
+    assert decide(trained, history).summary["without_choice"] == {"churned": 0, "not eligible": 0, "guardrails": 0}
+    for guardrails in (Guardrails(), limits):
+        day = decide_day(run_with(trained), churned, AT, eligible, guardrails)
+        table = row_of(day)
+        closed = int(((table.arm == "agent") & (table.eligible_channel == "none")).sum())
+        counts = day.summary["without_choice"]
+        assert counts["churned"] == (agents & (number % 10 < 2)).sum() > 0
+        assert counts["not eligible"] == (agents & (number % 10 == 3)).sum() > 0
+        assert sum(counts.values()) == closed
+        assert (counts["guardrails"] > 0) == (guardrails is limits)
 
 
 def test_a_user_gets_the_same_whoever_else_is_there(trained):

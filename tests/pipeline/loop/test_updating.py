@@ -89,6 +89,26 @@ def test_days_that_were_missed_are_made_up_for(tmp_path: Path) -> None:
     assert late.version == update(started(settings, tmp_path / "other", history), history).version
 
 
+def test_the_first_decisions_with_a_policy_and_an_arm_change_no_day_before(tmp_path: Path) -> None:
+    """The first decided day brings columns that no earlier row has, and is no correction of these rows."""
+    settings, whole = config(**GROWTH), log()
+    before = replace(whole, decisions=replace(whole.decisions, policy=None, arm=None, eligible=None))
+    decided = before.decisions.time >= days(before)[-2]
+    eligible = np.ones((len(decided), before.modules.total), dtype=bool)
+    eligible[decided] = whole.eligible[decided]
+    columns = {
+        "policy": np.where(decided, "51e6c03ec831", None),
+        "arm": np.where(decided, "agent", None),
+        "eligible": eligible,
+    }
+    after = replace(before, decisions=replace(before.decisions, **columns))
+    run = started(settings, tmp_path / "run", before)
+    update(run, until(before, days(before)[-2]))
+    found = update(run, after)
+    assert (found.revised, found.late) == (0, 0)
+    assert found.version == update(started(settings, tmp_path / "fresh", after), after).version
+
+
 @pytest.mark.parametrize("day", [5, *(pytest.param(day, marks=pytest.mark.slow) for day in (1, 7))])
 def test_a_corrected_day_is_learned_again(tmp_path: Path, day: int) -> None:
     settings, history = config(**GROWTH), log()

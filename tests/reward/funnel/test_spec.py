@@ -68,8 +68,14 @@ def test_a_cost_event_is_counted_once(goals, message):
     [
         (FunnelSpec({"emial": "opened:email"}), GOALS, "there is no channel 'emial'. Did you mean 'email'"),
         (FunnelSpec({"none": "opened:email"}), GOALS, "there is no channel 'none'"),
-        (FunnelSpec("clicked"), GOALS, "no event 'clicked'"),
-        (FunnelSpec(surrogates={"order": ("cart",)}), GOALS, "no event 'cart'"),
+        (FunnelSpec("clicked"), GOALS, r"reward\.funnel\.engagement: the history has no event 'clicked'"),
+        (
+            FunnelSpec({"email": "clicked"}),
+            GOALS,
+            r"reward\.funnel\.engagement\.email: the history has no event 'clicked'",
+        ),
+        (FunnelSpec(surrogates={"order": ("cart",)}), GOALS, r"reward\.funnel\.surrogates\.order: .* no event 'cart'"),
+        (FunnelSpec(), (Goal("ordr"),), r"reward\.goals: the history has no event 'ordr'"),
         (FunnelSpec(costs=("complaint",)), (Goal("*"), Goal("complaint", -1.0)), "counts 'complaint' as well"),
         (FunnelSpec(surrogates={"order": ("visit", "order")}), GOALS, "'order' stands for the goal itself"),
         (FunnelSpec(surrogates={"order": ("*",)}), GOALS, r"'\*' stands for the goal itself"),

@@ -317,5 +317,5 @@ def test_wrong_settings_are_explained(wrong, message):
 
 
 def test_unknown_goal_event_names_the_known():
-    with pytest.raises(ConfigError, match=r"no event 'ordr'.*order"):
+    with pytest.raises(ConfigError, match=r"reward\.goals: the history has no event 'ordr'.*order"):
         measure(random_history(0), RewardSpec(goals=(Goal("ordr"),)))

@@ -158,9 +158,7 @@ def test_few_ties_count_as_before_and_are_counted_in_the_summary():
     order = np.lexsort((time, e.user))
     tied = replace(history, events=replace(e, time=time[order]))
     assert tied.tied.sum() == 1
-    assert "1 events (0.0%) are at exactly the time of a decision of their user; they count as before it" in (
-        tied.summary()
-    )
+    assert "at exactly the time of a decision of their user: 1 event (0.0%), counted as before it" in (tied.summary())
     outcomes, without = (DidReward(SPEC).measure(log) for log in (tied, _without(tied, int(np.argmax(tied.tied)))))
     assert outcomes.pre[3] == without.pre[3] + 1
     assert outcomes.post[3] == without.post[3]

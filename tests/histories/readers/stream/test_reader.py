@@ -95,7 +95,7 @@ def test_a_slot_without_a_send_is_a_decision_to_send_nothing(mapping: StreamMapp
     assert events["value"].tolist() == [1.0, 1.0, 12.5, 1.0, 1.0]
     assert history.propensity_source == "missing"
     assert history.users is None
-    assert "7 rows in 1 files, 2 of them sends" in history.summary()
+    assert "7 rows in 1 file, 2 of them sends" in history.summary()
     assert "slots every 1d at 09:00 UTC: 5, 2 with a send" in history.summary()
     assert "sends are 12.0 h (median) to 24.0 h after their slot; 0.0% of them follow an event" in (history.summary())
 

@@ -25,6 +25,7 @@ def test_users(ids: np.ndarray, tmp_path: Path) -> None:
         users=np.arange(n),
         decides=np.arange(n) == 0,
         waits=np.arange(n) == 1,
+        churned=np.arange(n) == 2,
         unguarded=np.ones((n, MODULES.total), dtype=bool),
         eligible=np.zeros((n, MODULES.total), dtype=bool),
         contexts=np.array([f"{k:016x}" for k in range(n)], dtype=object),
