@@ -60,12 +60,12 @@ def format_number(value: float, form: str) -> str:
 
 
 def reasons_once(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Leave a reason out of the rows below the first that has it, where a table has no other reason."""
+    """Leave a reason out of the rows below the first that has it, if a table has no other; cells keep their width."""
     reasons = {cell for row in rows for cell in row if cell.startswith("not identified (")}
     shown, done = list[tuple[str, ...]](), False
     for row in rows:
         again = done and len(reasons) == 1
-        shown.append(tuple("not identified" if again and cell in reasons else cell for cell in row))
+        shown.append(tuple("not identified".ljust(len(cell)) if again and cell in reasons else cell for cell in row))
         done = done or bool(reasons.intersection(row))
     return shown
 

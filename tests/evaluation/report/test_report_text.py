@@ -158,6 +158,6 @@ def test_where_rewards_are_refused_the_value_of_the_log_is_not_identified_either
 
 def test_a_reason_that_a_table_shares_is_stated_once():
     rows = [("a", "not identified (few)"), ("b", "not identified (few)"), ("c", "+1")]
-    assert [row[1] for row in reasons_once(rows)] == ["not identified (few)", "not identified", "+1"]
+    assert [row[1].strip() for row in reasons_once(rows)] == ["not identified (few)", "not identified", "+1"]
     different = [*rows, ("d", "not identified (none)")]
     assert reasons_once(different) == different
