@@ -74,7 +74,7 @@ def test_the_expected_messages_of_the_propensities_are_the_budget(run, history):
     sent = table.channel != "none"
     # The probability of a message is 1 - P(none); of those who got one, P(none) follows from a second seed.
     none = pd.Series(np.nan, index=table.user_id)
-    for seed in range(12):
+    for seed in range(16):
         again = decided(run, *flags, "--seed", str(seed)).set_index("user_id")
         silent = again.channel == "none"
         none[silent] = again.propensity_channel[silent]
