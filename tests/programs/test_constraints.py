@@ -74,13 +74,14 @@ def test_the_expected_messages_of_the_propensities_are_the_budget(run, history):
     sent = table.channel != "none"
     # The probability of a message is 1 - P(none); of those who got one, P(none) follows from a second seed.
     none = pd.Series(np.nan, index=table.user_id)
-    for seed in range(16):
+    for seed in range(30):
         again = decided(run, *flags, "--seed", str(seed)).set_index("user_id")
         silent = again.channel == "none"
         none[silent] = again.propensity_channel[silent]
     assert np.allclose(none[~mask], 1.0)
     known = none.notna()
-    assert known.mean() > 0.97
+    # Whoever always got a message counts as one: 20 users with a chance of 1/31 of nothing are .6 of the 40 messages.
+    assert known.mean() > 0.95
     expected = float((1.0 - none[known]).sum()) + float((~known).sum())
     assert expected == pytest.approx(budget, rel=0.02)
     assert sent.sum() == pytest.approx(budget, abs=4 * np.sqrt(budget))
