@@ -98,8 +98,8 @@ def test_sections_beside_the_evaluations_are_escaped_and_folded_where_asked():
     assert page.seen.count("details") == page.seen.count("summary") == 3
     assert "<td>1\n[0, 2]</td>" in text
     assert '<tr class="first"><td>' in text
-    assert "Shadow price" in page.text
-    assert "Shadow price" not in render_html([evaluated()])
+    assert "shadow price" in page.text
+    assert "shadow price" not in render_html([evaluated()])
 
 
 CARD = Card(
