@@ -42,6 +42,7 @@ class Case:
     fires: tuple[str, ...] = ()
     after: int = HOUR - DAY
     arms: Arms = field(default_factory=Arms)
+    settings: dict[str, object] = field(default_factory=dict)
 
 
 CASES = {
@@ -51,7 +52,11 @@ CASES = {
     "before the start": Case(lambda: deployment(World(order_factor=0.6)), ("placebo",)),
     "propensities": Case(lambda: deployment(World(logged=(0.5, 0.1, 0.4))), ("importance weights",)),
     "deliveries": Case(lambda: deployment(World(users=300, delivered=0.5)), ("deliveries",)),
-    "one action": Case(lambda: deployment(World(last_channel=(0.0, 1.0, 0.0))), ("share of an action",)),
+    "one action": Case(
+        lambda: deployment(World(last_channel=(0.0, 1.0, 0.0))),
+        ("share of an action",),
+        settings={"alerts.max_action_share": 0.01},  # of many messages on one channel
+    ),
     "no arms": Case(lambda: deployment(World(users=300), shares=(1.0, 0.0, 0.0))),
     "arms by hash": Case(lambda: deployment(World(users=300)), arms=Arms(holdout=0.2, business_as_usual=0.3)),
     "an old log": Case(lambda: deployment(World(users=100, days=3)), ("age of the log", "decisions"), after=9 * DAY),
@@ -70,7 +75,7 @@ def test_they_are_those_of_the_log_as_a_whole(name: str, tmp_path: Path) -> None
     case, passes = CASES[name], Passes(shows=False)
     history = case.log()
     now, found = history.span[1] + case.after, []
-    settings = replace(config(tmp_path / "log"), arms=case.arms)
+    settings = replace(config(tmp_path / "log", **case.settings), arms=case.arms)
     wanted = check_alerts(settings, history, now, DAY)
     assert {one.rule for one in wanted.alerts} >= {*case.fires}
     for n in (1, 8):
