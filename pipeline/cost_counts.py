@@ -9,8 +9,9 @@ from operator import add
 import numpy as np
 
 from crosschannel.agents import rate_per_week
-from crosschannel.core.times import WEEK
+from crosschannel.core.times import NEVER, WEEK
 from crosschannel.histories.history import History
+from crosschannel.histories.windows import Timeline
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class CostCounts:
             window: Time after a message in which it causes cost events, microseconds.
         """
         d, log = history.decisions, history.events
-        first = np.full(history.n_users, np.iinfo(np.int64).max)
-        np.minimum.at(first, d.user, d.time)
+        begin, stop = history.decision_offsets[:-1], history.decision_offsets[1:]
+        has = begin < stop
+        first = np.full(history.n_users, NEVER)
+        first[has] = d.time[begin[has]]
         end = np.minimum(history.churned_at, history.observed_until)
         within = (log.time >= first[log.user]) & (log.time <= end[log.user])
-        has = first < np.iinfo(np.int64).max
         observed = int(np.maximum(end - first, 0)[has].sum())
 
         sent = history.modules.sends(d.actions)
@@ -53,15 +55,9 @@ class CostCounts:
         until = np.minimum(time + window, end[user])
         until[:-1] = np.where(user[1:] == user[:-1], np.minimum(until[:-1], time[1:]), until[:-1])
         after_messages = int(np.maximum(until - time, 0).sum())
-        # The last message up to each event: messages and events in one order, messages first at equal times.
-        users, times = np.concatenate([user, log.user]), np.concatenate([time, log.time])
-        order = np.lexsort((np.arange(len(users)) >= len(user), times, users))
-        last = np.maximum.accumulate(np.where(order < len(user), order, -1))
-        last = last[np.argsort(order)][len(user) :]  # messages are sorted by user and time, so that the largest is last
-        near = (
-            (last >= 0) & (user[last] == log.user) & (log.time - time[last] <= window) if len(user) else within & False
-        )
-        idle = within & ~near
+        messages = Timeline(time, np.searchsorted(user, np.arange(history.n_users + 1)))
+        earlier = messages.before(log.user, log.time - window)
+        idle = within & (messages.before(log.user, log.time, inclusive=True) == earlier)
         found = [history.are_events([event]) for event in events]
         return cls(
             events=tuple(int((each & within).sum()) for each in found),

@@ -71,10 +71,12 @@ class LogPace:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LogPace:
         """Restore what `to_dict` returned."""
-        rates, organic = (
-            {str(name): float(rate) for name, rate in data[part].items()} for part in ("rates", "organic")
-        )
+        rates, organic = _rates(data["rates"]), _rates(data["organic"])
         return cls(int(data["period"]), rates, float(data["message_price"]), organic)
+
+
+def _rates(data: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(rate) for name, rate in data.items()}
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ class SharedNetwork:
         self._network = RewardNetwork([width, *hidden], actions, generator).to(device)
         self._average = copy.deepcopy(self._network.hidden).requires_grad_(False)
         self._frozen = copy.deepcopy(self._average)
-        self._weights = list(self._network.parameters())  # listing them takes a fifth of a step of a small network
+        # Listing them takes a fifth of a step of a small network.
+        self._weights: list[Tensor] = list(self._network.parameters())
         self._averages = list(zip(self._average.parameters(), self._network.hidden.parameters(), strict=True))
         self._rate, self._decay = learning_rate, weight_decay
         self._first = {name: torch.zeros_like(weight) for name, weight in self._network.state_dict().items()}
@@ -152,7 +153,7 @@ class SharedNetwork:
         which takes a second and 75 MB in every process that has an agent.
         """
         adamw(
-            cast(list[Tensor], self._weights),
+            self._weights,
             list(gradient),
             list(self._first.values()),
             list(self._second.values()),

@@ -109,7 +109,7 @@ def control_coefficients(halves: Sequence[DesignStatistics]) -> Tensor:
         halves: Sums of rows without a message of each half of the users; one without any gets what the other says.
     """
     some = [half if half.rows else other for half, other in zip(halves, reversed(halves), strict=True)]
-    gram, moment = (torch.stack([getattr(half, name) for half in some]) for name in ("gram", "moment"))
+    gram, moment = torch.stack([half.gram for half in some]), torch.stack([half.moment for half in some])
     ridge = CONTROL_RIDGE * torch.eye(gram.shape[-1], dtype=torch.float64)
     found: Tensor = torch.linalg.solve(gram + ridge, moment)
     return found

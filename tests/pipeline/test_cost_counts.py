@@ -49,6 +49,11 @@ def test_counts_are_those_by_hand(window: int, churn: tuple[str, ...]) -> None:
     assert CostCounts.of(history, EVENTS, window) == by_hand(history, window)
 
 
+def test_in_a_log_without_messages_all_is_organic() -> None:
+    counts = CostCounts.of(random_history(7, users=10, days=8, send=0.0), EVENTS, DAY)
+    assert (counts.idle_events, counts.idle_time) == (counts.events, counts.time)
+
+
 def test_counts_of_users_add_up() -> None:
     history = random_history(5, users=30, days=12)
     half = np.arange(30) < 15

@@ -15,9 +15,7 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.evaluation import Interval, LoggedDecisions, Support, weight_bins
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.ladder.design import LadderDesign
-from crosschannel.pipeline.judgement.comparators import (
-    compare,
-)
+from crosschannel.pipeline.judgement.comparators import compare
 from crosschannel.pipeline.judgement.constants import (
     best_constants,
     constant_actions,
