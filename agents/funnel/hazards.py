@@ -194,18 +194,21 @@ def finish_fit(design: Design, start: HazardFit, halves: Sequence[DesignStatisti
 
 
 def confirmed_weight(design: Design, found: HazardFit, halves: Sequence[DesignStatistics]) -> float:
-    r"""Return how much of the differences of hazards by context other users confirm.
+    r"""Return how much of the differences of hazards by context to follow, as far as other users confirm them.
 
     .. math:: \log h = \delta + \phi_0^\top \theta_{-f} + s \, \phi_1^\top \theta_{-f}
 
     for the users of each half f, with coefficients and prior variances by what the other half taught and
     :math:`\phi_1` the columns that vary with the context: s by weighted least squares of the working response, whose
     variance is known, so that the sums tell it. Each half is predicted by the other, so that both say the same but for
-    their weights: the variance of s is that of one half. The weight is s less `CAUTION` standard errors (the rule of
+    their weights: the variance of s is that of one half. It is taken less `CAUTION` standard errors (the rule of
     Breiman, Friedman, Olshen & Stone 1984, "Classification and regression trees"), between 0 and 1: learned prior
     variances follow a little noise, and a policy sends again and again where a hazard looks low, so that a difference
-    that is not there costs more than one that is overlooked. The assumption is that hazards differ alike in both
-    halves.
+    that is not there costs more than one that is overlooked. That is the weight of what one half taught; what all users
+    taught deserves `weight_of_whole` of it. The assumption is that hazards differ alike in both halves.
+
+    Given what the other half taught, s has no bias but for the working point, which is that of all rows: with as many
+    columns as events it is .1 to .2 too high where nothing differs.
 
     Args:
         design: The columns.
@@ -225,7 +228,24 @@ def confirmed_weight(design: Design, found: HazardFit, halves: Sequence[DesignSt
     if not information > 0.0:
         return 0.0  # none of the halves has rows, or sees a difference
     slope = float(moment[1] - gram[0, 1] * moment[0] / gram[0, 0]) / information
-    return min(max(slope - CAUTION * math.sqrt(2.0 / information), 0.0), 1.0)
+    return weight_of_whole(min(max(slope - CAUTION * math.sqrt(2.0 / information), 0.0), 1.0))
+
+
+def weight_of_whole(of_half: float) -> float:
+    r"""Return the weight of an estimate from all users, given that of an estimate from half of them, from 0 to 1.
+
+    .. math:: w = \frac{\tau^2}{\tau^2 + \sigma^2}, \qquad
+        \frac{\tau^2}{\tau^2 + \sigma^2 / 2} = \frac{2 w}{1 + w}
+
+    Halves see the truth, of variance :math:`\tau^2`, each with noise of its own, of variance :math:`\sigma^2`. The best
+    multiple of a half's estimate is the slope w of the truth on it. It is also the slope of the other half, whose noise
+    has nothing to do with it, and as both vary alike their correlation: the reliability of a half. The whole has half
+    of the noise's variance (Spearman 1910, "Correlation calculated from faulty data"; Brown 1910, "Some experimental
+    results in the correlation of mental abilities", British Journal of Psychology 3). The assumption is that priors
+    shrink a half as much as the whole; where a prior shrinks a half to :math:`\lambda` of itself and the whole less,
+    the weight is :math:`s (1 + \lambda) / (1 + s \lambda)` for the slope s, from s to the above.
+    """
+    return 2.0 * of_half / (1.0 + of_half)
 
 
 def predict(design: Design, coefficients: Tensor, x: Tensor, cells: Tensor) -> Tensor:

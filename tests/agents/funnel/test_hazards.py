@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.hazards import LOWEST, HazardFit, predict
+from crosschannel.agents.funnel.hazards import LOWEST, HazardFit, predict, weight_of_whole
 from crosschannel.agents.funnel.hazards import fit_hazard as fit_hazard_by_halves
 from crosschannel.agents.funnel.regression import Posterior
 from tests.agents.funnel.samples import PLAIN, contexts, dense, messages
@@ -130,6 +131,57 @@ def test_the_hazard_of_those_who_look_safest_is_not_understated(seeds: range) ->
         unshrunk += plain[safest].exp().sum().item()
     assert unshrunk / true < 0.95
     assert expected / true > 0.97 - 0.1 / len(seeds) ** 0.5
+
+
+def test_the_whole_is_as_reliable_as_its_halves_say() -> None:
+    """The formula of Spearman and Brown makes the slope on one half that on the mean of both."""
+    rng = np.random.default_rng(0)
+    for noise in (0.3, 1.0, 3.0):
+        truth = rng.normal(size=200_000)
+        halves = truth + noise * rng.normal(size=(2, len(truth)))
+        of_half = np.cov(halves)[0, 1] / halves[0].var()
+        mean = halves.mean(0)
+        assert weight_of_whole(of_half) == pytest.approx(np.cov(truth, mean)[0, 1] / mean.var(), abs=0.01)  # 4 errors
+    assert [weight_of_whole(weight) for weight in (0.0, 1.0)] == [0.0, 1.0]
+
+
+def squared_errors(rows: int, slope: float, seeds: range) -> tuple[float, float, float]:
+    """Return mean squared errors of log hazards, in events: at the fit's weight, at that of a half, and at 0."""
+    found = []
+    for seed in seeds:
+        design, x, cells, hazard, event = drawn(rows, 20, slope, seed)
+        fit = fit_hazard(design, x, cells, event)
+        head = fit.solve(design).mean
+        of_half = fit.personal / (2.0 - fit.personal)
+        for weight in (fit.personal, of_half, 0.0):
+            error = predict(design, replace(fit, personal=weight).followed(design, head), x, cells) - hazard.log()
+            error = error - (hazard * error).sum() / hazard.sum()
+            found.append(float((hazard * error.square()).sum()))
+    whole, half, constant = np.reshape(found, (-1, 3)).mean(0)
+    return whole, half, constant
+
+
+FEW_AND_MANY_EVENTS = [
+    (10_000, range(100, 102)),
+    pytest.param(10_000, range(100, 160), marks=pytest.mark.slow),
+    pytest.param(40_000, range(100, 160), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("rows", "seeds"), FEW_AND_MANY_EVENTS)
+def test_the_weight_of_the_whole_errs_less_than_that_of_a_half(rows: int, seeds: range) -> None:
+    """With 130 and 550 events by a slope of .7 the weight of a half takes away what the whole does know."""
+    whole, half, constant = squared_errors(rows, 0.7, seeds)
+    assert whole < half < constant
+
+
+@pytest.mark.parametrize(("rows", "seeds"), FEW_AND_MANY_EVENTS)
+def test_the_weight_does_not_create_differences(rows: int, seeds: range) -> None:
+    """Where nothing differs a larger weight errs more, by less than one coefficient of a regression errs: 1 event."""
+    whole, half, constant = squared_errors(rows, 0.0, seeds)
+    bound = 1.0 + 2.0 / len(seeds) ** 0.5  # the weight is 0 in most logs, so that single ones decide the mean
+    assert whole < half + bound
+    assert whole < constant + 2.0 * bound
 
 
 def test_effects_vary_with_the_context_once_events_are_many() -> None:
