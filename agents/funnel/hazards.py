@@ -205,8 +205,9 @@ def confirmed_weight(design: Design, found: HazardFit, halves: Sequence[DesignSt
     Breiman, Friedman, Olshen & Stone 1984, "Classification and regression trees"), between 0 and 1: learned prior
     variances follow a little noise, and a policy sends again and again where a hazard looks low, so that a difference
     that is not there costs more than one that is overlooked. It is not without cost: with some 70 events the weight is
-    mostly 0, and the policy then overlooks that those it chooses have larger hazards (docs/constraints.md). That is the weight of what one half taught; what all users
-    taught deserves `weight_of_whole` of it. The assumption is that hazards differ alike in both halves.
+    mostly 0, and the policy then overlooks that those it chooses have larger hazards (docs/constraints.md). That is
+    the weight of what one half taught; what all users taught deserves `weight_of_whole` of it. The assumption is that
+    hazards differ alike in both halves.
 
     Given what the other half taught, s has no bias but for the working point, which is that of all rows: with as many
     columns as events it is .1 to .2 too high where nothing differs.
