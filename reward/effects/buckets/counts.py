@@ -89,7 +89,7 @@ class RewardCounts:
             return ""
         if not self.n_sent:
             return "the log has no message, so that no effect of one is measured."
-        reason = Reason(int(self.sent.argmax()))
+        reason = list(Reason)[int(self.sent.argmax())]
         if reason == Reason.FEW_CONTROLS and not self.controls:
             why = "there is no decision without a message to compare with"
         else:
