@@ -16,6 +16,7 @@ from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.slicing import since, until
+from crosschannel.pipeline.batches import message_odds
 from crosschannel.pipeline.building import AgentSpec, agent_spec_of
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.cost_counts import CostCounts
@@ -158,6 +159,7 @@ def _batch(
             engaged=parts.engaged[rows],
             value=parts.value[rows],
             cost=parts.cost[rows],
+            odds=message_odds(recent.modules.sends(d.actions[rows]), d.propensity[rows, 0]),
             cost_names=parts.cost_names,
             cost_weights=parts.cost_weights,
         )
