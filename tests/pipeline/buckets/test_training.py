@@ -387,7 +387,7 @@ def test_a_run_that_cannot_learn_leaves_nothing_behind(
     ("settings", "message"),
     [
         ({"context.events": ("no_such_event",)}, "no_such_event"),
-        ({"reward.pre": "90d", "reward.post": "90d"}, "0 windows without a message"),
+        ({"reward.pre": "90d", "reward.post": "90d"}, "no window without a message"),
         ({"agent.name": "epsilon_greedy", "agent.settings": {"half_life": 5.0}}, "rows in leaves have no age"),
     ],
 )
