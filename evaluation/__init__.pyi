@@ -57,6 +57,7 @@ from .report import ReportTable as ReportTable
 from .report import caveats as caveats
 from .report import from_dict as from_dict
 from .report import headline as headline
+from .report import headline_text as headline_text
 from .report import module_effects as module_effects
 from .report import render_html as render_html
 from .report import text_table as text_table
@@ -191,6 +192,7 @@ __all__ = [
     "from_dict",
     "gate_verdict",
     "headline",
+    "headline_text",
     "importance_weights",
     "kurtosis",
     "module_effects",

@@ -27,7 +27,8 @@ from crosschannel.pipeline.judgement.evidence import evidence_of
 from crosschannel.pipeline.judgement.gating import cost_events
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder
 from crosschannel.pipeline.judgement.records import Comparator
-from crosschannel.pipeline.judgement.results import EvaluationResult, comparators_table
+from crosschannel.pipeline.judgement.results import EvaluationResult
+from crosschannel.pipeline.judgement.tables import comparators_table
 from crosschannel.pipeline.report.comparators import comparators_section
 from tests.programs.samples import SMALL
 
@@ -182,7 +183,8 @@ def test_every_comparator_stands_beside_the_policy(result):
     shown = str(result)
     for name in names:
         assert f"\n{name}" in shown
-    assert "Verdict: " in shown
+    assert shown.startswith("Verdict: ")
+    assert shown.count("Verdict: ") == 1
 
 
 def test_the_logged_policy_is_the_mean_of_the_log(result):
