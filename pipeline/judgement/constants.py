@@ -131,9 +131,12 @@ def best_constants(
         ]
         chosen.append(max(allowed, key=of_module.__getitem__))
     whole = tuple(modules.canonical(np.array([chosen]))[0].tolist())
-    if rank_of_whole(whole)[0]:
+    ranked = {whole: rank_of_whole(whole)}
+    if ranked[whole][0]:
         seen, times = np.unique(log.actions, axis=0, return_counts=True)
-        whole = max((tuple(action) for action in seen[times >= min_ess].tolist()), key=rank_of_whole)
+        often = [tuple(action) for action in seen[times >= min_ess].tolist()]
+        ranked = {action: ranked[action] if action in ranked else rank_of_whole(action) for action in often}
+        whole = max(ranked, key=ranked.__getitem__)
     return BestConstants(modules=tuple(max(range(len(each)), key=each.__getitem__) for each in ranks), whole=whole)
 
 
