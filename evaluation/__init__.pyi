@@ -27,7 +27,7 @@ from .ladder import Comparison as Comparison
 from .ladder import Ladder as Ladder
 from .ladder import compare_policies as compare_policies
 from .logged_decisions import LoggedDecisions as LoggedDecisions
-from .off_policy import Refit as Refit
+from .observed_decisions import Refit as Refit
 from .off_policy import evaluate as evaluate
 from .outcomes import CrossFittedOutcomes as CrossFittedOutcomes
 from .outcomes import OutcomeModel as OutcomeModel
