@@ -95,20 +95,20 @@ def compare(
     test = data.test
     kept = test.rewards.identified
     log = LoggedDecisions.from_history(test.history)[kept]
-    p_uncensored = test.rewards.p_uncensored[kept]
     if lacks_propensities(log):
         return ()  # without propensities there are no weights; the evaluation says so
     blocked = data.not_identified or (
-        "the log has no propensities for the slots after some decisions" if np.isnan(p_uncensored).any() else ""
+        "the log has no propensities for the slots after some decisions"
+        if np.isnan(test.rewards.p_uncensored[kept]).any()
+        else ""
     )
-    counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
     constants = [constants_of(config, data.train)] if constants is None else constants
     judge = _Judge(
         config=config,
         data=data,
         log=log,
         kept=kept,
-        counts=counts,
+        counts=test.rewards.ipc_weight[kept],
         order=HeadlineOrder.from_evaluation(config, log, evaluation),
         constants=tuple(each for each in constants if each is not None) if None not in constants else (),
         fold=np.zeros(len(log), dtype=np.int64) if fold is None else fold[kept],
@@ -259,13 +259,7 @@ class _Judge:
         unit = np.eye(1 + len(candidates))
         found = []
         for k, candidate in [*enumerate(candidates[1:], start=2), (1, candidates[0])]:
-            support = Support.from_weights(
-                candidate.weights * counts / counts.mean(),
-                reward,
-                log.user,
-                np.ones(len(log), bool),
-                candidate.unsupported,
-            )
+            support = Support.overall(candidate.weights, counts, reward, log.user, candidate.unsupported)
             reason = self.data.refused if candidate.name == LOGGED else blocked or (policy_reason if k == 1 else "")
             reason = (
                 reason or reason_not_identified(support, len(users), settings) or reason_of_weights(support, settings)

@@ -147,5 +147,5 @@ def constants_of(config: Config, train: Split) -> BestConstants | None:
     if not len(log) or np.isnan(log.propensity).any():
         return None
     mask = guarded_mask(config.guardrails, train.history)[kept]
-    counts = 1.0 / train.rewards.p_uncensored[kept]
+    counts = train.rewards.ipc_weight[kept]
     return best_constants(log, mask, train.rewards.reward[kept], counts, config.evaluation.min_ess)

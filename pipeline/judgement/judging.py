@@ -279,8 +279,7 @@ def _true_values(
     if truth is None:
         return ()
     market, modules, identified = truth.market, data.history.modules, data.test.rewards.identified
-    p_uncensored = data.test.rewards.p_uncensored[identified]
-    weight = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
+    weight = data.test.rewards.ipc_weight[identified]
     rows = np.flatnonzero(data.rows("test"))[identified]
     mask = data.history.eligible[rows]
 

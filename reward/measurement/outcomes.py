@@ -29,6 +29,11 @@ _FOLD_SALT = 0xF01D
 NO_CELL = np.iinfo(np.int64).min
 
 
+def inverse_probability(p_uncensored: FloatArray) -> FloatArray:
+    """Return weights (n,) by inverse probability of censoring: 1/p, or 1 where p is not known."""
+    return np.asarray(1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored))
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """Goal values around the n decisions of a history, in its order.
@@ -90,7 +95,7 @@ class Outcomes:
     @property
     def ipc_weight(self) -> FloatArray:
         """Inverse probability of censoring weight (n,): 1/p_uncensored, or 1 where that is not known."""
-        return 1.0 / np.where(np.isnan(self.p_uncensored), 1.0, self.p_uncensored)
+        return inverse_probability(self.p_uncensored)
 
     def select(self, rows: BoolArray) -> Outcomes:
         """Return the outcomes of the chosen decisions."""
