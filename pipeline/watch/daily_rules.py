@@ -99,7 +99,7 @@ def decision_numbers(counts: DecisionCounts, now: int, period: int, max_drop: fl
             f"{n:,} decisions at {_time(newest)}, after {before:,} the time before: a drop of {1 - n / before:.0%}; "
             f"the bound is {max_drop:.0%}."
         )
-        remedy = "Look whether the log lost users, whether they churned, and whether --users or --ramp changed."
+        remedy = "Look whether the log lost users, whether they churned, and whether --only-users or --ramp changed."
         found.append(Alert(rule, "critical", finding, remedy))
     before_sent, now_sent = counts.messages[-2:].tolist()
     if before_sent and not now_sent:
