@@ -145,8 +145,13 @@ class _Judge:
         self, name: str, probabilities: Sequence[FloatArray], truth: float = math.nan, detail: str = ""
     ) -> Candidate:
         """Return the candidate that chooses the whole action with the given probabilities."""
-        weights, unsupported = self.order.weights(self.log, probabilities)
-        return Candidate(name=name, detail=detail, weights=weights, unsupported=unsupported, truth=truth)
+        return Candidate(
+            name=name,
+            detail=detail,
+            weights=self.order.weights(self.log, probabilities),
+            unsupported=self.order.unsupported_mass(self.log, probabilities),
+            truth=truth,
+        )
 
     def policy(self, probabilities: Sequence[FloatArray]) -> Candidate:
         """Return the evaluated policy."""

@@ -54,7 +54,7 @@ def evidence_of(
     part = log[kept]
     if len(part) and not lacks_propensities(part):
         order = HeadlineOrder.from_evaluation(config, part, evaluation)
-        found, _ = order.weights(part, [p[kept] for p in probabilities])
+        found = order.weights(part, [p[kept] for p in probabilities])
         weights = weight_bins(found * counts / counts.mean())
     events, pre_trends = event_bins(data)
     return Evidence(

@@ -89,7 +89,8 @@ def recent_difference(
     kept = kept & (time >= np.quantile(time[kept], RECENT))
     order = HeadlineOrder.from_evaluation(config, log[test.rewards.identified], evaluation)
     part, counts, reward = log[kept], test.rewards.ipc_weight[kept], test.rewards.reward[kept]
-    weights, unsupported = order.weights(part, [p[kept] for p in probabilities])
+    policy = [p[kept] for p in probabilities]
+    weights, unsupported = order.weights(part, policy), order.unsupported_mass(part, policy)
     code = np.unique(part.user, return_inverse=True)[1]
     users = int(code.max()) + 1
     support = Support.overall(weights, counts, reward, part.user, unsupported)
@@ -122,7 +123,8 @@ def cost_events(
     log, counts = log[kept], test.rewards.ipc_weight[kept]
     blocked = data.not_identified or headline(evaluation).reason
     order = HeadlineOrder.from_evaluation(config, log, evaluation)
-    weights, unsupported = order.weights(log, [p[kept] for p in probabilities])
+    shares = [p[kept] for p in probabilities]
+    weights, unsupported = order.weights(log, shares), order.unsupported_mass(log, shares)
     code = np.unique(log.user, return_inverse=True)[1]
     users = int(code.max()) + 1 if len(code) else 0
     found = []

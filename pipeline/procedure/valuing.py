@@ -182,7 +182,8 @@ def _by_fold(
         weights, mass = np.ones(len(log)), 0.0
     else:
         order = HeadlineOrder.from_evaluation(config, log, evaluation)
-        weights, mass = order.weights(log, [p[kept] for p in probabilities])
+        policy = [p[kept] for p in probabilities]
+        weights, mass = order.weights(log, policy), order.unsupported_mass(log, policy)
     blocked = blocked or (
         "" if not np.isnan(frame.p_uncensored[kept]).any() else "some decisions lack propensities after them"
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray
+from crosschannel.core.multiple_tests import holm_adjusted
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.estimates import Effect
 from crosschannel.reward.effects.inference import JointTest, joint_test
@@ -18,7 +19,6 @@ from crosschannel.reward.funnel.inference import (
     MIN_USERS,
     SIGNIFICANCE_LEVEL,
     detectable_effect,
-    holm,
     is_testable,
     p_value,
     shares_of_level,
@@ -198,7 +198,7 @@ def exclusion_test(effects: FunnelEffects) -> ExclusionTest:
     p_values = np.array([p for *_, p, joint in drafts for p in (p, *(test.p_value for test in joint.values()))])
     # The tests of means and those by group have half of the level each.
     weights = np.array([w for *_, joint in drafts for w in (1.0, *[1.0 / max(len(joint), 1)] * len(joint))])
-    adjusted = iter(holm(p_values, weights).tolist())
+    adjusted = iter(holm_adjusted(p_values, weights).tolist())
     share = float(np.nanmax(shares_of_level(p_values, weights), initial=0.0))
     channels = tuple(
         ChannelExclusion(

@@ -248,7 +248,8 @@ def test_what_stands_beside_the_headline_has_its_order():
     rewards, counts = data.test.rewards.reward[kept], 1.0 / data.test.rewards.p_uncensored[kept]
     q = [each[kept] for each in p]
     design = LadderDesign.build(log, q, rewards, counts, None, set_to_2.evaluation.estimation)
-    weights, mass = HeadlineOrder.from_evaluation(config, log, moved).weights(log, q)
+    order = HeadlineOrder.from_evaluation(config, log, moved)
+    weights, mass = order.weights(log, q), order.unsupported_mass(log, q)
     support = Support.from_weights(weights * counts / counts.mean(), rewards, log.user, np.ones(len(log), bool), mass)
     assert support == design.supports[2]
     assert support != design.supports[1]
