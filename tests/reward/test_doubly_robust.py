@@ -167,6 +167,24 @@ def test_users_held_out_are_weighted_like_those_who_got_messages():
     assert z["did"] > 4
 
 
+def test_values_share_what_rewards_make_of_sending_nothing():
+    """10 histories. No line in yesterday's orders describes a dip: rewards are corrected for who got messages.
+
+    Over all decisions, weighted by 1/p, sending nothing seems to change something. The log's value contains as much,
+    and the difference of both is what its messages earned.
+    """
+    nothing, earned = [], []
+    for seed in range(10):
+        world = simulate(seed, "dip", users=600)
+        fitted = TreatmentEffects.fit(make_reward("did_dr", WORLD), world.history)
+        o, reward = fitted.outcomes, fitted.frame.reward
+        nothing.append(np.average(reward[~o.treated], weights=1.0 / o.p_nothing[~o.treated]))
+        earned.append(reward.mean() - nothing[-1] - world.att * o.treated.mean())
+    z = [np.mean(each) / (np.std(each, ddof=1) / np.sqrt(len(each))) for each in (nothing, earned)]
+    assert abs(z[0]) > 4
+    assert abs(z[1]) < 4
+
+
 def test_an_action_that_is_too_rare_is_not_identified():
     history = two_actions(0, users=100)
     d = history.decisions
