@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.agents import rate_per_week
-from crosschannel.core.arrays import BoolArray
+from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.times import NEVER, WEEK
 from crosschannel.histories.arms import BUSINESS_AS_USUAL
 from crosschannel.histories.history import History
@@ -45,14 +45,15 @@ class CostCounts:
             history: The log.
             events: The cost events.
             window: Time after a message in which it causes cost events, microseconds.
-            counted: The decisions (n,) of which a user's first one begins the user's time; all by default.
+            counted: The decisions (n,) of which a user's first one begins the user's time, which ends with the first
+                later one that is not among them; all by default.
         """
         d, log = history.decisions, history.events
-        rows = np.arange(len(d)) if counted is None else np.flatnonzero(counted)
-        first = np.full(history.n_users, NEVER)
-        first[d.user[rows[::-1]]] = d.time[rows[::-1]]  # by user, then by time: the earliest is written last
+        counted = np.ones(len(d), dtype=bool) if counted is None else counted
+        first = _first_times(history, counted)
         has = first < NEVER
-        end = np.minimum(history.churned_at, history.observed_until)
+        other = _first_times(history, ~counted & (d.time > first[d.user]))
+        end = np.minimum(np.minimum(history.churned_at, history.observed_until), other)
         within = (log.time >= first[log.user]) & (log.time <= end[log.user])
         observed = int(np.maximum(end - first, 0)[has].sum())
 
@@ -118,3 +119,11 @@ class CostCounts:
         return {
             name: count / weeks if weeks > 0.0 else 0.0 for name, count in zip(names, self.idle_events, strict=True)
         }
+
+
+def _first_times(history: History, chosen: BoolArray) -> IntArray:
+    """Return the time of each user's first decision among the chosen (n,), microseconds (U,); `NEVER` without any."""
+    first = np.full(history.n_users, NEVER)
+    rows = np.flatnonzero(chosen)[::-1]  # by user, then by time: the earliest is written last
+    first[history.decisions.user[rows]] = history.decisions.time[rows]
+    return first

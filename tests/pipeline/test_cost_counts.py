@@ -106,5 +106,22 @@ def test_business_as_usual_from_the_start_is_its_users() -> None:
     assert CostCounts.of_business_as_usual(history, EVENTS, DAY) is None
 
 
+def test_users_who_are_moved_to_another_arm_count_until_then() -> None:
+    """A log that names business as usual from its start, for all, of whom half are the agent's users later."""
+    history = random_history(10, users=40, days=12)
+    moved, usual = history.span[0] + 6 * DAY, np.arange(40) % 2 == 0
+    d = history.decisions
+    arm = np.where((d.time < moved) | usual[d.user], "business_as_usual", "agent")
+    found = CostCounts.of_business_as_usual(replace(history, decisions=replace(d, arm=arm)), EVENTS, DAY)
+    whole = CostCounts.of(history.select_users(usual), EVENTS, DAY)
+    parts = [CostCounts.of(history.select_users(~usual), EVENTS, DAY)]
+    for user in np.flatnonzero(~usual):
+        one = history.select_users(np.arange(40) == user)
+        later = one.decisions.time[one.decisions.time >= moved]
+        parts.append(CostCounts.of(until(one, int(later[0])) if len(later) else one, EVENTS, DAY))
+    assert found == sum(parts[1:], whole)
+    assert found.time < whole.time + parts[0].time
+
+
 def test_without_time_outside_windows_nothing_is_organic() -> None:
     assert CostCounts((3,), WEEK, (0,), 0).organic(["order"]) == {"order": 0.0}
