@@ -109,7 +109,9 @@ class Diagnostics:
     @property
     def remedies(self) -> tuple[str, ...]:
         """What would identify what messages change, for each test that fails, as sentences."""
-        return () if self.kind in WITHOUT_CONTROLS else remedies(self.failed, self.unused_propensities)
+        if self.kind in WITHOUT_CONTROLS:
+            return ()
+        return remedies(self.failed, self.unused_propensities, self.kind)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per check."""
