@@ -56,10 +56,11 @@ def reason(trial: Trial) -> str:
         since = f"since the look of {day(value.since)}" if value.since is not None else ""
         return f"{names}: {shown}. It is {verdict}, {since}, after all looks and outcomes."
     if verdict == NOT_YET:
+        days = trial.settings.days
         until = (
             "users still enter the confidence sequence"
             if trial.settings.looks == "confidence_sequence"
-            else f"{trial.share:.0%} of the declared {trial.settings.days:g} days are over"
+            else f"the log ends after {trial.share * days:.4g} of the declared {days:g} days"
         )
         return f"{names}: {shown}. No boundary is crossed so far; {until}.{_share_of_level(main, trial.settings.alpha)}"
     over = "The trial is over, and this outcome is not significant."

@@ -38,6 +38,8 @@ from crosschannel.pipeline.judgement.records import Comparator
 
 #: Names of the log's own policy, and of the evaluated one by the estimator of the comparators.
 LOGGED, EVALUATED = "logged", "evaluated policy"
+#: Name of the policy that sends nothing.
+NO_SEND = "no send"
 #: Stream of random numbers, beside the run's seed.
 COMPARING = 6
 #: Most replicates of the bootstrap: a standard error then has a relative error of 7 %, and takes a quarter of the time.
@@ -179,7 +181,7 @@ class _Judge:
         yield Candidate(name=LOGGED, detail="", weights=ones, unsupported=0.0, truth=truth)
         uniform = uniform_shares(modules, self.mask)
         yield self.whole("uniform", uniform, self._expected(uniform))
-        yield self.whole("no send", one_hot(modules, nothing), self.truth_of(nothing))
+        yield self.whole(NO_SEND, one_hot(modules, nothing), self.truth_of(nothing))
         yield self.whole("greedy", greedy, self._expected(greedy))
         if self.constants:
             yield self.constant("best constant", np.array([best.whole for best in self.constants]))

@@ -26,6 +26,7 @@ from crosschannel.pipeline.judgement.constants import (
 from crosschannel.pipeline.judgement.evidence import evidence_of
 from crosschannel.pipeline.judgement.gating import cost_events
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder
+from crosschannel.pipeline.judgement.judging import nothing_notes
 from crosschannel.pipeline.judgement.records import Comparator
 from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.judgement.tables import comparators_table
@@ -326,6 +327,16 @@ def test_a_table_without_truth_has_no_column_for_it():
     assert "true effect" in comparators_table([replace(row, truth=0.5)])
     constant = replace(row, policy="best constant", detail="email, a, a1")
     assert comparators_table([constant]).endswith("\nbest constant: email, a, a1")
+
+
+def test_what_the_log_makes_of_sending_nothing_is_named_where_it_is_not_0():
+    value = Interval(0.1, 0.05, 0.15, 0.025)
+    row = Comparator("no send", "", value, value, UNDEFINED, 12.0)
+    (note,) = nothing_notes("did_dr", [replace(row, policy="logged"), row])
+    assert note.startswith("Each value contains +0.1 [0.05, 0.15] that no message earned")
+    assert nothing_notes("did_dr", [replace(row, value=Interval(0.1, -0.05, 0.25, 0.08))]) == []
+    assert nothing_notes("raw", [row]) == [], "users buy without messages"
+    assert nothing_notes("did", [replace(row, value=UNDEFINED)]) == nothing_notes("did", []) == []
 
 
 def test_cost_events_are_compared_with_the_log(result):
