@@ -11,7 +11,6 @@ from crosschannel.agents import Agent, Batch, Components, ExtendableAgent, Obser
 from crosschannel.agents.constraints.budgets import check_constraints
 from crosschannel.core.arrays import BoolArray, UIntArray
 from crosschannel.core.times import duration
-from crosschannel.histories.arms import BUSINESS_AS_USUAL
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
 from crosschannel.histories.history import History
@@ -168,15 +167,10 @@ def _batch(
 
 
 def _pace(config: Config, recent: History) -> LogPace:
-    """Measure the pace, where there is such an arm on the users with whom business is as usual."""
+    """Measure the pace; where there is such an arm, the rates of cost events under business as usual."""
     events = () if config.reward.funnel is None else config.reward.funnel.costs
     check_constraints(config.constraints, recent.modules, events)
     window = duration(config.reward.post)
     pace = LogPace.measure(recent, events, duration(config.update.every), window)
-    arm = recent.decisions.arm
-    usual = np.zeros(recent.n_users, dtype=bool)
-    if arm is not None:
-        usual[recent.decisions.user[arm == BUSINESS_AS_USUAL]] = True
-    if usual.any():
-        pace = replace(pace, rates=CostCounts.of(recent.select_users(usual), events, window).rates(events))
-    return pace
+    usual = CostCounts.of_business_as_usual(recent, events, window)
+    return pace if usual is None else replace(pace, rates=usual.rates(events))

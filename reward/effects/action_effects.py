@@ -14,7 +14,7 @@ from crosschannel.core.times import HOUR, duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.diagnostics import SIGNIFICANCE_LEVEL, Diagnostics, diagnose, time_placebo
-from crosschannel.reward.effects.estimates import Effect, TreatmentEffects
+from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, fit_each_action
 from crosschannel.reward.effects.event_study import EventTimes, event_study
 from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.kinds import make_reward
@@ -97,7 +97,7 @@ def action_effects(
 ) -> list[ActionEffect]:
     """Estimate the effect of every sent action of a module on every goal, each goal with weight 1 and in its own units.
 
-    The model is fitted to each action's sent decisions alone: see `TreatmentEffects.for_each_action`. What rewards of a
+    The model is fitted to each action's sent decisions alone: see `fit_each_action`. What rewards of a
     kind fail on the whole log, all goals together, is a caveat of each of its effects.
 
     Args:
@@ -113,14 +113,13 @@ def action_effects(
     failed = {kind: known[kind] if kind in known else _failed_on_log(history, spec, times, kind) for kind in kinds}
     for goal in spec.goals:
         alone = replace(spec, goals=(replace(goal, weight=1.0),), funnel=None)
+        name, models = f"{goal.event} ({goal.measure})", {kind: make_reward(kind, alone) for kind in kinds}
         by_kind = [
             [
-                _action_effect(fitted, history, times, action, f"{goal.event} ({goal.measure})", kind)
-                for action, _, fitted in TreatmentEffects.fit(make_reward(kind, alone), history).for_each_action(
-                    history, module
-                )
+                _action_effect(fitted, history, times, action, name, kind)
+                for action, _, fitted in fit_each_action(model, model.measure(history), history, module)
             ]
-            for kind in kinds
+            for kind, model in models.items()
         ]
         for alternative_estimates in zip(*by_kind, strict=True):
             found += compare_estimates([replace(one, of_the_log=failed[one.kind]) for one in alternative_estimates])

@@ -117,7 +117,7 @@ class Diagnostics:
         """What would identify what messages change, for each test that fails, as sentences."""
         if self.unidentified or self.kind in WITHOUT_CONTROLS:
             return ()
-        return remedies(self.failed, self.unused_propensities)
+        return remedies(self.failed, self.unused_propensities, self.kind)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per check."""

@@ -33,6 +33,7 @@ from crosschannel.reward.effects.action_effects import (
     compare_estimates,
     difference,
 )
+from crosschannel.reward.effects.estimates import fit_each_action
 from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.effects.report import NONE, module_for_action_effects, verdict_text
 from tests.reward.effects.checks.logs import SPEC as DAILY
@@ -80,7 +81,7 @@ def test_each_effect_is_that_of_its_action_alone():
 
 
 def fits_of(whole: TreatmentEffects, history: History) -> dict[str, TreatmentEffects | None]:
-    return {action: fitted for action, _, fitted in whole.for_each_action(history, "channel")}
+    return {action: fitted for action, _, fitted in fit_each_action(whole.model, whole.outcomes, history, "channel")}
 
 
 def test_tests_are_those_of_the_action_alone():
