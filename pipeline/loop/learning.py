@@ -11,11 +11,11 @@ from crosschannel.agents import Agent, Batch, Components, ExtendableAgent, Obser
 from crosschannel.agents.constraints.budgets import check_constraints
 from crosschannel.core.arrays import BoolArray, UIntArray
 from crosschannel.core.times import duration
-from crosschannel.histories.arms import BUSINESS_AS_USUAL
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.slicing import since, until
+from crosschannel.pipeline.batches import message_odds
 from crosschannel.pipeline.building import AgentSpec, agent_spec_of
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.cost_counts import CostCounts
@@ -158,6 +158,7 @@ def _batch(
             engaged=parts.engaged[rows],
             value=parts.value[rows],
             cost=parts.cost[rows],
+            odds=message_odds(recent.modules.sends(d.actions[rows]), d.propensity[rows, 0]),
             cost_names=parts.cost_names,
             cost_weights=parts.cost_weights,
         )
@@ -166,15 +167,10 @@ def _batch(
 
 
 def _pace(config: Config, recent: History) -> LogPace:
-    """Measure the pace, where there is such an arm on the users with whom business is as usual."""
+    """Measure the pace; where there is such an arm, the rates of cost events under business as usual."""
     events = () if config.reward.funnel is None else config.reward.funnel.costs
     check_constraints(config.constraints, recent.modules, events)
     window = duration(config.reward.post)
     pace = LogPace.measure(recent, events, duration(config.update.every), window)
-    arm = recent.decisions.arm
-    usual = np.zeros(recent.n_users, dtype=bool)
-    if arm is not None:
-        usual[recent.decisions.user[arm == BUSINESS_AS_USUAL]] = True
-    if usual.any():
-        pace = replace(pace, rates=CostCounts.of(recent.select_users(usual), events, window).rates(events))
-    return pace
+    usual = CostCounts.of_business_as_usual(recent, events, window)
+    return pace if usual is None else replace(pace, rates=usual.rates(events))
