@@ -17,7 +17,7 @@ from crosschannel.histories.logs import take_rows
 from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.building import compute_rewards
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.loop.learning import _closed
+from crosschannel.pipeline.loop.parts.rows import closed
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.states import States
 from crosschannel.pipeline.loop.updating import Updated, update
@@ -274,10 +274,10 @@ def test_what_happens_at_the_very_end_of_a_window_belongs_to_it(tmp_path: Path) 
     """A log of dates: an order of the day after has the time at which the window ends, and the slot as well."""
     history, settings = log(), config()
     first = int(history.decisions.time.min())
-    assert not _closed(settings, history, first + DAY)[history.decisions.time == first].any()
-    assert _closed(settings, history, first + DAY + 1)[history.decisions.time == first].all()
+    assert not closed(settings, history, first + DAY)[history.decisions.time == first].any()
+    assert closed(settings, history, first + DAY + 1)[history.decisions.time == first].all()
     after = replace(history, ties="after")
-    assert _closed(settings, after, first + DAY)[history.decisions.time == first].all()
+    assert closed(settings, after, first + DAY)[history.decisions.time == first].all()
 
 
 def test_an_evaluation_leaves_the_card_to_the_policy_in_use(trained: Path, tmp_path: Path) -> None:
