@@ -34,6 +34,7 @@ class Leaves:
         controls: Number of rows with a value in which nothing was sent; 0 without a funnel.
         costs: Price of each cost event of the funnel, in reward units.
         funnel: Whether the rows have components.
+        per_task: Number of leaves that one call sums; it depends on nothing but the numbers of leaves and rows.
     """
 
     parts: tuple[Path | LeafRows, ...]
@@ -43,15 +44,12 @@ class Leaves:
     controls: int = 0
     costs: Mapping[str, float] = field(default_factory=dict)
     funnel: bool = False
+    per_task: int = LEAVES_PER_TASK
 
     @property
     def tasks(self) -> list[Task]:
-        """The groups of leaves that one call sums: they depend on the numbers of leaves and rows, and on nothing else.
-
-        Rows of one block are summed at once: the sums of each group, of two thousand columns, cost more than few rows.
-        """
-        size = len(self.parts) if self.rows <= ROWS_PER_BLOCK else LEAVES_PER_TASK
-        return [self.parts[k : k + size] for k in range(0, len(self.parts), size)]
+        """The groups of leaves that one call sums, in their order."""
+        return [self.parts[k : k + self.per_task] for k in range(0, len(self.parts), self.per_task)]
 
     def sample(self, size: int, salt: int, run: RunOverTasks) -> Batch:
         """Return about `size` rows without components, chosen by a hash of their decisions, whatever the division."""
@@ -59,6 +57,11 @@ class Leaves:
         parts = [part for part in run(partial(sampled, share=share, salt=salt), self.tasks) if len(part)]
         rows = LeafRows.joined(parts or [opened(self.parts[0])[:]])
         return rows.without_components().to_batch(self.modules, {})
+
+
+def leaves_per_task(rows: int, leaves: int) -> int:
+    """Return how many leaves one call sums: all where they have few rows, which cost less than sums of many columns."""
+    return leaves if rows <= ROWS_PER_BLOCK else LEAVES_PER_TASK
 
 
 def sampled(folders: Task, share: float, salt: int) -> LeafRows:

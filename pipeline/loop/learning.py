@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from crosschannel.agents import Agent, ExtendableAgent, make_agent
-from crosschannel.agents.leaves.learning import extend_funnel_of, fit_funnel_of, has_funnel
+from crosschannel.agents import leaves as by_leaf  # whose names are imported on first use: help does not wait
 from crosschannel.core.arrays import UIntArray
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.building import AgentSpec, agent_spec_of
@@ -98,7 +98,7 @@ def extend(config: Config, learned: Learned, log: LogParts, time: int) -> Learne
     """
     choose, pace = _prepare(config, log, time, learned.features, _at_hand(learned.keys, log))
     assert isinstance(learned.agent, ExtendableAgent)  # whoever calls it has asked
-    if has_funnel(learned.agent):
+    if by_leaf.has_funnel(learned.agent):
         keys = _extend_funnel(learned.agent, log, choose)
     else:
         batch = rows_in_memory(log, choose)
@@ -120,10 +120,12 @@ def _prepare(
 
 def _fit_funnel(agent: Agent, log: LogParts, choose: ChooseRows) -> UIntArray | None:
     """Fit an agent's funnel; return the keys of the rows, None if there is no funnel or too few messages for one."""
-    if choose.config.reward.funnel is None or not has_funnel(agent):
+    if choose.config.reward.funnel is None or not by_leaf.has_funnel(agent):
         return None
     found = rows_by_leaf(log, choose)
-    return None if found is None or not fit_funnel_of(agent, found.leaves, log.passes.named("learning")) else found.keys
+    if found is None or not by_leaf.fit_funnel_of(agent, found.leaves, log.passes.named("learning")):
+        return None
+    return found.keys
 
 
 def _extend_funnel(agent: Agent, log: LogParts, choose: ChooseRows) -> UIntArray:
@@ -131,7 +133,7 @@ def _extend_funnel(agent: Agent, log: LogParts, choose: ChooseRows) -> UIntArray
     found = rows_by_leaf(log, choose)
     if found is None:
         return np.zeros(0, dtype=np.uint64)
-    extend_funnel_of(agent, found.leaves, log.passes.named("learning"))
+    by_leaf.extend_funnel_of(agent, found.leaves, log.passes.named("learning"))
     return found.keys
 
 

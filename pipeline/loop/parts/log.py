@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -71,14 +71,14 @@ class LogParts:
             sampled=history,
         )
 
-    def run(self, function: Callable[[History], Result], what: str) -> list[Result]:
-        """Return what a function, which can be pickled, finds in each part.
+    def run(self, function: Callable[[History], Result], what: str) -> Iterator[Result]:
+        """Return what a function, which can be pickled, finds in one part after the other.
 
         Args:
             function: The function.
             what: What the progress bar calls the pass.
         """
-        return list(self.passes.run(partial(_on_opened, function=function), self.parts, what))
+        return self.passes.run(partial(_on_opened, function=function), self.parts, what)
 
     def in_sample(self, time: int) -> BoolArray:
         """Mark the users (U,) of the sample at a time: of those observed before it, the ones with the smallest hashes.

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from crosschannel.agents import Batch, Components, Observations
+from crosschannel.agents import leaves as by_leaf  # whose names are imported on first use: help does not wait
 from crosschannel.agents.base import join
-from crosschannel.agents.leaves.leaves import Leaves
-from crosschannel.agents.leaves.rows import LeafRows, opened
 from crosschannel.core.arrays import BoolArray, IntArray, UIntArray
 from crosschannel.core.times import duration
 from crosschannel.histories.buckets.leaves import leaf_of
@@ -128,7 +127,7 @@ def _among(keys: UIntArray, learned: UIntArray | Path) -> BoolArray:
 
 def rows_in_memory(log: LogParts, choose: ChooseRows) -> Batch:
     """Return the rows of all parts in the order of (time, user, decision)."""
-    found = log.run(choose, "rewards and contexts")
+    found = list(log.run(choose, "rewards and contexts"))
     batch, time = join([each.batch for each in found]), np.concatenate([each.time for each in found])
     assert batch.observations.users is not None  # rows of a log have users
     return batch[np.lexsort((batch.keys, batch.observations.users, time))]
@@ -138,28 +137,29 @@ def rows_in_memory(log: LogParts, choose: ChooseRows) -> Batch:
 class LearnedRows:
     """The rows of all leaves, and the sorted keys of their decisions (n,)."""
 
-    leaves: Leaves
+    leaves: by_leaf.Leaves
     keys: UIntArray
 
 
 def rows_by_leaf(log: LogParts, choose: ChooseRows) -> LearnedRows | None:
-    """Return the rows of all parts leaf by leaf, by (user, time, decision) within a leaf; None if there is none.
+    """Return the rows of all parts leaf by leaf, by (user, time, decision) within a leaf.
 
-    The rows of a log on disk are written into its folder, in place of those of an earlier time.
+    Those of a log on disk are written into its folder, in place of those of an earlier time. Where there are no rows,
+    or rewards of a class of one's own have no components, it is None.
     """
     spec = choose.config.reward
     assert spec.funnel is not None  # whoever calls it has an agent with a funnel
     folder = log.folder("rows")
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
-    found = log.run(_ToLeaves(choose, log.leaves, folder), "rewards and contexts")
+    found = list(log.run(_ToLeaves(choose, log.leaves, folder), "rewards and contexts"))
     keys = np.sort(np.concatenate([each.keys for each in found]))
     if not len(keys):
         return None
     leaves = {leaf: rows for each in found for leaf, rows in each.leaves.items()}
-    nothing = opened(next(iter(leaves.values())))[:0]
+    nothing = by_leaf.opened(next(iter(leaves.values())))[:0]
     return LearnedRows(
-        Leaves(
+        by_leaf.Leaves(
             parts=tuple(leaves.get(leaf, nothing) for leaf in range(log.leaves)),
             modules=log.shared.modules,
             rows=len(keys),
@@ -167,6 +167,7 @@ def rows_by_leaf(log: LogParts, choose: ChooseRows) -> LearnedRows | None:
             controls=sum(each.controls for each in found),
             costs={goal.event: -goal.weight for goal in spec.goals if goal.event in spec.funnel.costs},
             funnel=True,
+            per_task=by_leaf.leaves_per_task(len(keys), log.leaves),
         ),
         keys,
     )
@@ -176,7 +177,7 @@ def rows_by_leaf(log: LogParts, choose: ChooseRows) -> LearnedRows | None:
 class _LeavesOfPart:
     """The leaves of a part that have rows, keys of their decisions (n,), and numbers of messages and of others."""
 
-    leaves: dict[int, Path | LeafRows]
+    leaves: dict[int, Path | by_leaf.LeafRows]
     keys: UIntArray
     messages: int
     controls: int
@@ -190,16 +191,17 @@ class _ToLeaves:
 
     def __call__(self, part: History) -> _LeavesOfPart:
         found = self.choose(part)
+        if found.batch.components is None:
+            return _LeavesOfPart({}, found.batch.keys[:0], 0, 0)
         leaf = leaf_of(found.user_ids, self.leaves)[found.user]
-        rows = LeafRows.from_batch(found.batch)
+        rows = by_leaf.LeafRows.from_batch(found.batch)
         order = np.lexsort((rows.key, found.time, rows.user, leaf))
         edges = np.searchsorted(leaf[order], np.arange(self.leaves + 1))
-        kept: dict[int, Path | LeafRows] = {}
+        kept: dict[int, Path | by_leaf.LeafRows] = {}
         for k in np.flatnonzero(np.diff(edges)).tolist():
             kept[k] = mine = rows[order[edges[k] : edges[k + 1]]]
             if self.folder is not None:
                 kept[k] = self.folder / f"leaf-{k:04d}"
                 mine.write(self.folder / f"leaf-{k:04d}")
-        assert rows.value is not None  # rows have components
-        sent, valued = part.modules.sends(found.batch.actions), np.isfinite(rows.value)
+        sent, valued = part.modules.sends(found.batch.actions), np.isfinite(found.batch.components.value)
         return _LeavesOfPart(kept, rows.key, int((sent & valued).sum()), int((~sent & valued).sum()))

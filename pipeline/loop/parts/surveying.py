@@ -40,21 +40,23 @@ def survey(log: LogParts, first: int, every: int, count: int, known: int = 0) ->
         count: Number of slots.
         known: Number of first slots whose digests are known.
     """
-    found = log.run(_Look(first, every, count, known), "digests of days")
-    days, users = reduce(add, (each.days for each in found)), reduce(add, (each.users for each in found))
+    found = reduce(add, log.run(_Look(first, every, count, known), "digests of days"))
     h = log.shared
     common = repr((h.modules.to_dict(), h.event_names, h.churn_events, h.ties)).encode()
-    named = (hashlib.blake2b(one.encode() + common, digest_size=16).hexdigest() for one in digests(users))
-    return Survey(tuple(digests(days)), tuple(named), frozenset().union(*(each.decided for each in found)))
+    named = (hashlib.blake2b(one.encode() + common, digest_size=16).hexdigest() for one in digests(found.users))
+    return Survey(tuple(digests(found.days)), tuple(named), found.decided)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Sums of hashes by day (count - known, 2) and of users (count + 1, 2), and slots with decisions."""
+    """Sums of hashes by day (count - known, 2) and of users (count + 1, 2), and slots with decisions; `+` adds them."""
 
     days: UIntArray
     users: UIntArray
     decided: frozenset[int]
+
+    def __add__(self, other: _Found) -> _Found:
+        return _Found(self.days + other.days, self.users + other.users, self.decided | other.decided)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crosschannel.agents.leaves.leaves import leaves_per_task
 from crosschannel.agents.leaves.rows import LeafRows, blocks
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import in_sample
@@ -79,8 +80,9 @@ def test_a_sample_has_its_share_and_does_not_depend_on_other_rows() -> None:
 def test_few_rows_are_one_task_and_many_are_groups_of_leaves(tmp_path: Path) -> None:
     """By the number of rows and leaves alone, so that sums have the same bits however a log is divided."""
     leaves = write_leaves(WORLD.log(200), tmp_path)
-    assert [len(task) for task in leaves.tasks] == [16]
-    assert [len(task) for task in replace(leaves, rows=1_000_000).tasks] == [8, 8]
+    for rows, wanted in ((200, [16]), (65_536, [16]), (65_537, [8, 8])):
+        found = replace(leaves, per_task=leaves_per_task(rows, 16))
+        assert [len(task) for task in found.tasks] == wanted
 
 
 def test_rows_in_memory_are_those_on_disk(tmp_path: Path) -> None:
