@@ -17,6 +17,7 @@ from crosschannel.histories.logs import take_rows
 from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.building import compute_rewards
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.loop import states
 from crosschannel.pipeline.loop.parts.rows import closed
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.states import States
@@ -349,3 +350,18 @@ def test_an_update_and_a_roll_back_write_the_model_card(tmp_path: Path) -> None:
     assert "No evaluation of this policy stands in the run" in card
     roll_back(run, first)
     assert f"Version in use: `{first}`" in (run.path / MODEL_CARD).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_state_of_an_earlier_version_is_computed_again_and_is_no_correction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its digests are of another kind: days would all look as if they had changed."""
+    run = started(config(**GROWTH), tmp_path / "run", log())
+    with monkeypatch.context() as patched:
+        patched.setattr(states, "VERSION", states.VERSION - 1)
+        version = update(run, log()).version
+    found = update(run, log())
+    assert found.version == version
+    assert found.fitted
+    assert (found.revised, found.late) == (0, 0)
