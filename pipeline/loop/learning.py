@@ -14,6 +14,7 @@ import numpy as np
 from crosschannel.agents import Agent, ExtendableAgent, make_agent
 from crosschannel.agents import leaves as by_leaf  # whose names are imported on first use: help does not wait
 from crosschannel.core.arrays import UIntArray
+from crosschannel.core.errors import OutputError
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.building import AgentSpec, agent_spec_of
 from crosschannel.pipeline.configuration import Config
@@ -142,5 +143,8 @@ def _at_hand(keys: UIntArray, log: LogParts) -> UIntArray | Path:
     file = log.folder(KEYS_FILE)
     if file is None:
         return keys
-    np.save(file, keys)
+    try:
+        np.save(file, keys)
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written: {error.strerror or error}") from None
     return file
