@@ -16,7 +16,7 @@ READER := README.md CHANGELOG.md CONTRIBUTING.md Makefile mkdocs.yml pyproject.t
 # Programs that tests start read what the first of them has compiled: otherwise each compiles the package for itself.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: train loop test fast check docs kernels reader slow benchmark coverage format dist clean
+.PHONY: train loop test fast check lint types docs kernels reader slow benchmark coverage format dist clean
 
 train: $(STAMP)
 	$(BIN)/python train.py $(ARGS)
@@ -31,13 +31,16 @@ test: $(STAMP)
 fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -q -m fast $(ARGS)
 
-check: $(STAMP)
+check: lint types docs
+
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP)
 	$(BIN)/mypy -p crosschannel
 	$(BIN)/mypy examples
-	$(BIN)/lint-imports
-	$(MAKE) docs
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)

@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = result.policy_table
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")
     print(agents.as_text(table[table["segment"] == agents.ALL_DECISIONS]))
-    print(f"{result}\n\n{', '.join(str((chosen.out or chosen.run) / name) for name in FILES)}")
+    print(f"\n{result.details()}\n\n{result}\n\n{', '.join(str((chosen.out or chosen.run) / name) for name in FILES)}")
     return result.gate.exit_code if chosen.gate and result.gate is not None else 0
 
 

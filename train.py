@@ -162,15 +162,14 @@ def learn(
 
     env.reset(seed=config.seed)
     training = pipeline.Training(run.path, config, agent)
-    done = {"steps": 0, "decisions": 0, "offline_updates": 0, "stopped": False}
     if run.checkpoint.is_file():
         saved = agents.restore_agent(agent, run.checkpoint)
         env.load_state_dict(saved["env"])
         callbacks.load_state_dict(saved.get("callbacks", []))
-        done |= saved["done"]
-        logger.info(f"{run.path} resumes from step {done['steps']:,}")
-    monitor = pipeline.Monitor(run.tensorboard, log.modules, resume_from=done["steps"])
-    if not done["steps"]:
+        training.restore(saved["done"])
+        logger.info(f"{run.path} resumes from step {training.steps:,}")
+    monitor = pipeline.Monitor(run.tensorboard, log.modules, resume_from=training.steps)
+    if not training.steps:
         monitor.rewards(data.train.rewards)
         monitor.event_study(data.train)
         if validation is not None:
@@ -181,40 +180,33 @@ def learn(
 
     def save() -> None:
         monitor.flush()
-        extra = {"run": trained_with, "env": env.state_dict(), "done": done, "callbacks": callbacks.state_dict()}
-        agents.save_agent(agent, run.checkpoint, spec, extra)
-
-    def show_progress() -> None:
-        """Write into the record that callbacks see how far the training came."""
-        training.steps, training.decisions = done["steps"], done["decisions"]
-        training.offline_updates = done["offline_updates"]
+        state = {"env": env.state_dict(), "done": training.progress(), "callbacks": callbacks.state_dict()}
+        agents.save_agent(agent, run.checkpoint, spec, {"run": trained_with, **state})
 
     def update() -> dict[str, str]:
         """Update the agent; write scalars and a checkpoint where they are due; return the progress bar's numbers."""
         training.losses = agent.update(config.train.updates_per_step)
         monitor.losses(training.losses)
-        done["steps"] += 1
-        show_progress()
-        done["stopped"] |= not callbacks.after_step(training)
-        if done["steps"] % config.train.log_every == 0:
-            monitor.write(done["steps"])
-        if done["steps"] % config.train.checkpoint_every == 0:
+        training.steps += 1
+        training.stopped |= not callbacks.after_step(training)
+        if training.steps % config.train.log_every == 0:
+            monitor.write(training.steps)
+        if training.steps % config.train.checkpoint_every == 0:
             if validation is not None:
                 scores = validation.scores(agent)
-                monitor.scores(scores, done["steps"])
-                done["stopped"] |= not callbacks.after_evaluation(training, scores)
+                monitor.scores(scores, training.steps)
+                training.stopped |= not callbacks.after_evaluation(training, scores)
             save()
             callbacks.checkpoint(training)
         return monitor.shown
 
-    show_progress()
     callbacks.start(training)
 
     # 1. Replay: the agent learns from what was logged.
     observation = env.observations()
-    with tqdm(total=len(log), initial=done["decisions"], desc="replaying", unit=" decisions", unit_scale=True) as bar:
-        while env.passes_completed < 1 and not done["stopped"]:
-            shown = (done["steps"] + 1) % config.train.log_every == 0
+    with tqdm(total=len(log), initial=training.decisions, desc="replaying", unit=" decisions", unit_scale=True) as bar:
+        while env.passes_completed < 1 and not training.stopped:
+            shown = (training.steps + 1) % config.train.log_every == 0
             if shown:
                 mask = observation["action_mask"].astype(bool)
                 decisions = agent.act(agents.Observations(observation["context"], mask))
@@ -227,25 +219,25 @@ def learn(
             monitor.replayed(batch)
             if shown:
                 monitor.chosen(decisions[rows], info["matched_modules"][rows])
-            done["decisions"] += len(batch)
+            training.decisions += len(batch)
             bar.set_postfix(update(), refresh=False)
             bar.update(len(batch))
 
     # 2. Offline: the agent learns from what it has observed.
     total = config.train.offline_updates
-    with tqdm(total=total, initial=done["offline_updates"], desc="learning", unit=" steps") as bar:
-        while done["offline_updates"] < total and not done["stopped"]:
-            done["offline_updates"] += 1
+    with tqdm(total=total, initial=training.offline_updates, desc="learning", unit=" steps") as bar:
+        while training.offline_updates < total and not training.stopped:
+            training.offline_updates += 1
             bar.set_postfix(update(), refresh=False)
             bar.update()
-    if done["stopped"]:
-        logger.info(f"a callback ended the learning at step {done['steps']:,}")
+    if training.stopped:
+        logger.info(f"a callback ended the learning at step {training.steps:,}")
     save()
     data = replace(data, pace=pipeline.price_messages(agent, log, config.constraints, data.pace))
     trained_with = TrainedWith(config, data.fingerprint, data.features, data.pace).to_dict()
     agents.save_policy(agent, run.policy, spec, {"run": trained_with})
     policy = pipeline.explain_policy(config, data, agent)
-    monitor.policy_table(policy.table, done["steps"])
+    monitor.policy_table(policy.table, training.steps)
     monitor.close()
     return policy, data, training
 

@@ -41,6 +41,10 @@ class Observations:
         )
 
 
+#: The components that have a value for each row.
+ROW_COMPONENTS = ("engaged", "value", "cost", "odds")
+
+
 @dataclass(frozen=True)
 class Components:
     """The parts of N rewards along a funnel: who engaged, what that earned, what it cost.
@@ -49,6 +53,8 @@ class Components:
         engaged: 1 if the message was engaged with, 0 if not; NaN where that is not known or nothing was sent (N,).
         value: Incremental value without cost events (N,); NaN where it is not identified.
         cost: 1 if a cost event occurred, 0 if not; NaN where that was not observed (N, C).
+        odds: Odds of a message against none, by the propensities, where nothing was sent (N,): decisions without a
+            message that are weighted by them are like those with one. 1 where they are not known.
         cost_names: Names of the cost events (C).
         cost_weights: Their prices in reward units, above 0 (C,).
     """
@@ -56,6 +62,7 @@ class Components:
     engaged: FloatArray
     value: FloatArray
     cost: FloatArray
+    odds: FloatArray
     cost_names: tuple[str, ...]
     cost_weights: FloatArray
 
@@ -67,7 +74,7 @@ class Components:
         return dict(zip(self.cost_names, map(float, self.cost_weights), strict=True))
 
     def __getitem__(self, rows: Any) -> Components:
-        return replace(self, engaged=self.engaged[rows], value=self.value[rows], cost=self.cost[rows])
+        return replace(self, **{name: getattr(self, name)[rows] for name in ROW_COMPONENTS})
 
 
 @dataclass(frozen=True)
@@ -177,10 +184,8 @@ def _join_components(parts: Sequence[Components]) -> Components:
     first = parts[0]
     if any(part.costs() != first.costs() for part in parts):
         raise ConfigError("all rows of an agent have the same cost events, with the same prices")
-    engaged, value, cost = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("engaged", "value", "cost")
-    )
-    return replace(first, engaged=engaged, value=value, cost=cost)
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ROW_COMPONENTS}
+    return replace(first, **joined)
 
 
 def _check_all_or_none(name: str, parts: Sequence[Any]) -> None:

@@ -16,11 +16,11 @@ import torch
 from scipy.special import ndtr
 
 from benchmarks.ladder_truth import history_with_probabilities
+from crosschannel.core.multiple_tests import holm_adjusted
 from crosschannel.envs.market import Market
 from crosschannel.envs.market.scenarios import SYNERGY_PAIR
 from crosschannel.envs.market.vocabulary import MODULES, OFFERS, TONES
 from crosschannel.evaluation import SNIPS, EvaluationSettings, LoggedDecisions, evaluate
-from crosschannel.evaluation.ladder.dependence import holm_adjusted
 from crosschannel.pipeline.configuration import load_config
 from crosschannel.reward import make_reward, refit
 

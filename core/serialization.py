@@ -84,7 +84,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 def _dataclass(cls: Any, data: Any, place: str, faults: list[str]) -> Any:
     """Build a dataclass; if a part of it is wrong, add its fault and return None."""
     if not isinstance(data, Mapping):
-        faults += _faults_at(place, f"expected a mapping with the keys of {cls.__name__}, got {_shown(data)}")
+        faults += _faults_at(place, f"expected a mapping with the keys of {cls.__name__}, got {shortened(data)}")
         return None
     before = len(faults)
     hints = typing.get_type_hints(cls)
@@ -131,13 +131,13 @@ def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> Any:
     if origin is typing.Literal:
         if value not in arguments:
             listed = ", ".join(map(repr, arguments))
-            faults += _faults_at(place, f"{_shown(value)} is not one of {listed}{_suggestion(value, arguments)}")
+            faults += _faults_at(place, f"{shortened(value)} is not one of {listed}{_suggestion(value, arguments)}")
         return value
     if origin is tuple:
         return _tuple(arguments, value, place, faults)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            faults += _faults_at(place, f"expected a mapping, got {_shown(value)}")
+            faults += _faults_at(place, f"expected a mapping, got {shortened(value)}")
             return None
         return {str(key): _convert(arguments[1], item, _inside(place, key), faults) for key, item in value.items()}
     return _scalar(hint, value, place, faults)
@@ -145,13 +145,13 @@ def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> Any:
 
 def _tuple(arguments: tuple[Any, ...], value: Any, place: str, faults: list[str]) -> Any:
     if not isinstance(value, list | tuple):
-        faults += _faults_at(place, f"expected a list, got {_shown(value)}")
+        faults += _faults_at(place, f"expected a list, got {shortened(value)}")
         return None
     types_of: Sequence[Any] = arguments
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         types_of = arguments[:1] * len(value)
     elif len(value) != len(arguments):
-        faults += _faults_at(place, f"expected {len(arguments)} entries, got {_shown(value)}")
+        faults += _faults_at(place, f"expected {len(arguments)} entries, got {shortened(value)}")
         return None
     return tuple(
         _convert(one, item, f"{place}[{i}]", faults) for i, (one, item) in enumerate(zip(types_of, value, strict=True))
@@ -169,7 +169,7 @@ def _scalar(hint: Any, value: Any, place: str, faults: list[str]) -> Any:
             pass
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    faults += _faults_at(place, f"expected {_NAMES.get(hint, getattr(hint, '__name__', hint))}, got {_shown(value)}")
+    faults += _faults_at(place, f"expected {_NAMES.get(hint, getattr(hint, '__name__', hint))}, got {shortened(value)}")
     return None
 
 
@@ -197,7 +197,7 @@ def _suggestion(value: object, known: tuple[Any, ...]) -> str:
     return f". {hint}" if hint.startswith("Did you mean") else ""
 
 
-def _shown(value: object) -> str:
+def shortened(value: object) -> str:
     """Return the value as text for a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

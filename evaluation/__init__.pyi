@@ -27,7 +27,7 @@ from .ladder import Comparison as Comparison
 from .ladder import Ladder as Ladder
 from .ladder import compare_policies as compare_policies
 from .logged_decisions import LoggedDecisions as LoggedDecisions
-from .off_policy import Refit as Refit
+from .observed_decisions import Refit as Refit
 from .off_policy import evaluate as evaluate
 from .outcomes import CrossFittedOutcomes as CrossFittedOutcomes
 from .outcomes import OutcomeModel as OutcomeModel
@@ -57,6 +57,7 @@ from .report import ReportTable as ReportTable
 from .report import caveats as caveats
 from .report import from_dict as from_dict
 from .report import headline as headline
+from .report import headline_text as headline_text
 from .report import module_effects as module_effects
 from .report import render_html as render_html
 from .report import text_table as text_table
@@ -191,6 +192,7 @@ __all__ = [
     "from_dict",
     "gate_verdict",
     "headline",
+    "headline_text",
     "importance_weights",
     "kurtosis",
     "module_effects",

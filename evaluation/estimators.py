@@ -187,8 +187,10 @@ class BetaIPS(Estimator):
 
     Assumption: as for `IPS`. As the baseline is estimated from the same decisions, it has a bias of order 1/n; to first
     order its error does not add to that of the value, so that the bootstrap holds it fixed. No constant baseline,
-    self-normalisation among them, has less variance. Jeunen (2026), arXiv 2602.14914; Gupta, Jeunen, Oosterhuis & de
-    Rijke (2024), "Optimal baseline corrections for off-policy contextual bandits", RecSys.
+    self-normalisation among them, has less variance where decisions are independent and count alike; where users have
+    several or counts :math:`c_i` differ another one may have less, and the value is as right. Jeunen (2026), arXiv
+    2602.14914; Gupta, Jeunen, Oosterhuis & de Rijke (2024), "Optimal baseline corrections for off-policy contextual
+    bandits", RecSys.
     """
 
     name: ClassVar[str] = "beta-ips"

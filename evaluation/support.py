@@ -47,6 +47,14 @@ class Support:
     unsupported_mass: float
 
     @classmethod
+    def overall(
+        cls, weights: FloatArray, counts: FloatArray, rewards: FloatArray, user: IntArray, unsupported_mass: float
+    ) -> Support:
+        """Compute the diagnostics over all decisions, each of which counts `counts` (n,) times: see `from_weights`."""
+        everywhere = np.ones(len(weights), dtype=bool)
+        return cls.from_weights(weights * counts / counts.mean(), rewards, user, everywhere, unsupported_mass)
+
+    @classmethod
     def from_weights(
         cls, weights: FloatArray, rewards: FloatArray, user: IntArray, chosen: BoolArray, unsupported_mass: float
     ) -> Support:

@@ -41,7 +41,6 @@ from .readers.tables import TableMapping as TableMapping
 from .readers.tables import read_tables as read_tables
 from .splits import split_time as split_time
 from .splits import split_users as split_users
-from .values.rewards import check_rewards as check_rewards
 
 __all__ = [
     "ARMS",
@@ -66,7 +65,6 @@ __all__ = [
     "allowed_actions",
     "assign_arms",
     "check_propensities",
-    "check_rewards",
     "consent_columns",
     "estimate_propensities",
     "from_frames",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from crosschannel.agents import Batch, Components, Observations
-from crosschannel.core.arrays import IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.transitions import TransitionIndex
+
+#: Largest odds with which a decision without a message counts: those of a message with a probability of .95.
+MAX_ODDS = 20.0
 
 
 def observations_at(log: ReplayLog, rows: IntArray) -> Observations:
@@ -37,6 +42,27 @@ def components_at(log: ReplayLog, rows: IntArray) -> Components | None:
         engaged=parts.engaged[rows],
         value=parts.value[rows],
         cost=parts.cost[rows],
+        odds=message_odds(log.modules.sends(log.actions[rows]), log.propensity[rows, 0]),
         cost_names=parts.cost_names,
         cost_weights=parts.cost_weights,
     )
+
+
+def message_odds(sent: BoolArray, probability: FloatArray) -> FloatArray:
+    r"""Return the odds (n,) of a message against none where nothing was sent; 1 where something was.
+
+    .. math:: w = \min\left(\frac{1 - p_0}{p_0}, w_{max}\right)
+
+    Decisions without a message that are weighted by them are distributed as those with one are, whatever decided who
+    got a message (Hirano, Imbens & Ridder 2003, "Efficient estimation of average treatment effects using the estimated
+    propensity score", Econometrica 71). The assumption is that the propensities are right.
+
+    Args:
+        sent: Whether something was sent (n,).
+        probability: Probability of each decision's action in the first module (n,): that of none where nothing was
+            sent. NaN where it is not known, which counts as odds of 1.
+    """
+    odds = np.ones(len(sent))
+    known = ~sent & np.isfinite(probability)
+    odds[known] = np.minimum((1.0 - probability[known]) / probability[known], MAX_ODDS)
+    return odds

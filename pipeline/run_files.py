@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from crosschannel.core.errors import ConfigError, OutputError
 from crosschannel.core.files import check_version, lock, replacing
-from crosschannel.core.serialization import from_dict, to_dict
+from crosschannel.core.serialization import from_dict, shortened, to_dict
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.pricing import LogPace
@@ -146,7 +146,7 @@ def check_same_settings(trained: Config, config: Config, path: Path, *, ended: b
         ConfigError: With a line for each setting that differs.
     """
     lines = [
-        f"{path}: {key} is {_shown(found)}, but the run was trained with {_shown(stored)}. {_remedy(key)}"
+        f"{path}: {key} is {shortened(found)}, but the run was trained with {shortened(stored)}. {_remedy(key)}"
         for key, stored, found in _differences(to_dict(trained), to_dict(config))
         if not (_may_change(key) or (ended and key.partition(".")[0] in AFTER_TRAINING))
     ]
@@ -195,11 +195,6 @@ def _remedy(key: str) -> str:
     }
     also = f"; {flags[section]}" if section in flags else ""
     return f"Restore it there, or train a new run{also}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class RunLock:

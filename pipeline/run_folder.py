@@ -18,7 +18,7 @@ from crosschannel.core.files import output_fault, write_csv
 from crosschannel.core.serialization import import_class, refuse_class, to_dict
 from crosschannel.pipeline.command_line import UsageError, invocation, logger, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
-from crosschannel.pipeline.judgement.results import RESULT_VERSION, EvaluationResult, summary_text
+from crosschannel.pipeline.judgement.results import RESULT_VERSION, EvaluationResult
 from crosschannel.pipeline.loop.policies import VERSION_DIGITS, Policies, is_of_start
 from crosschannel.pipeline.run_files import (
     RunLock,
@@ -303,7 +303,7 @@ class Run:
             return None
         try:
             result = EvaluationResult.from_dict(data)
-            summary_text(result)  # whatever is missing for a report shows here
+            str(result), result.details()  # whatever is missing for a report shows here
             return result
         except (
             ConfigError,

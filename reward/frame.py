@@ -10,7 +10,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.reward.controls import ExpectedChange
 from crosschannel.reward.funnel.record import Components
-from crosschannel.reward.measurement.outcomes import Outcomes
+from crosschannel.reward.measurement.outcomes import Outcomes, inverse_probability
 from crosschannel.reward.reason import REWARD_REASONS, Reason
 
 
@@ -57,6 +57,11 @@ class RewardFrame:
     def identified(self) -> BoolArray:
         """Which decisions have a reward (n,)."""
         return ~np.isnan(self.reward)
+
+    @property
+    def ipc_weight(self) -> FloatArray:
+        """How often each decision counts (n,), as `Outcomes.ipc_weight`: 1/p_uncensored, or 1 where that is unknown."""
+        return inverse_probability(self.p_uncensored)
 
     def counts(self) -> dict[str, int]:
         """Count the decisions that have a reward, and those that lack one for each reason, by its text."""

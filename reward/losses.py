@@ -60,7 +60,7 @@ class RewardLosses:
                 decisions=int(np.count_nonzero(rows)),
                 share=float(rows.mean()),
                 recent_share=float(rows[recent].mean()) if recent.any() else float(rows.mean()),
-                remedy=_remedy(reason, spec),
+                remedy=remedy(reason, spec),
             )
             for reason in Reason
             if reason != Reason.IDENTIFIED and (rows := frame.reason == reason).any()
@@ -108,13 +108,14 @@ class RewardLosses:
         return "\n".join([f"{head}:", *reasons])
 
 
-def _remedy(reason: Reason, spec: RewardSpec) -> str:
-    """Return what would help, by the settings as they are."""
+def remedy(reason: Reason, spec: RewardSpec) -> str:
+    """Return what would give decisions a reward that have none for a reason, by the settings as they are."""
     if reason == Reason.FEW_CONTROLS:
         return (
             f"A cell needs `reward.min_controls` ({spec.min_controls}) decisions without a message: keep a holdout at "
             f"random (`reward.controls: holdout`), or compare within a longer `reward.time_bucket` "
-            f"({spec.time_bucket}) or a wider cell (`reward.matching.fallback`)."
+            f"({spec.time_bucket}) or a wider cell (`reward.matching.fallback`). Where a log lists messages only, "
+            "`slots` adds the times at which nothing was sent."
         )
     return {
         Reason.OUTSIDE_OBSERVATION: f"Use shorter windows (`reward.pre` {spec.pre}, `reward.post` {spec.post}) or a "

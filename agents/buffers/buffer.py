@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Batch, Components, Observations
+from crosschannel.agents.base import ROW_COMPONENTS, Batch, Components, Observations
 from crosschannel.core.action_changes import recode_actions
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, UIntArray
@@ -53,11 +53,13 @@ def check_batch(batch: Batch, modules: ActionSpace) -> None:
 def _faults_of_components(parts: Components) -> list[Fault]:
     faults = []
     flag = "is not 1, 0 or NaN", "Mark what happened by 1 and what did not by 0; NaN means that it is not known."
+    odds = "is not 0 or a positive number", "Where the odds of a message are not known they are 1."
     finite = "is infinite", "NaN means that the value is not identified."
     for column, values, wrong, (problem, remedy) in (
         ("components.engaged", parts.engaged, ~_is_flag(parts.engaged), flag),
         ("components.value", parts.value, np.isinf(parts.value), finite),
         ("components.cost", parts.cost, ~_is_flag(parts.cost).all(1), flag),
+        ("components.odds", parts.odds, ~((parts.odds >= 0) & np.isfinite(parts.odds)), odds),
     ):
         if wrong.any():
             faults.append(_fault(column, values, wrong, problem, remedy))
@@ -88,7 +90,7 @@ def _check_component_shapes(parts: Components, rows: int) -> None:
     Raises:
         ConfigError: If a column has another length, a cost event has no column, or a price is not above 0.
     """
-    wanted = {"engaged": (rows,), "value": (rows,), "cost": (rows, len(parts.cost_names))}
+    wanted = {"engaged": (rows,), "value": (rows,), "cost": (rows, len(parts.cost_names)), "odds": (rows,)}
     wanted["cost_weights"] = (len(parts.cost_names),)
     for name, shape in wanted.items():
         found = np.shape(getattr(parts, name))
@@ -198,7 +200,7 @@ class Buffer:
         }
         if batch.components is not None:
             parts, users = batch.components, batch.observations.users
-            columns |= {name: getattr(parts, name).astype(np.float32) for name in ("engaged", "value", "cost")}
+            columns |= {name: getattr(parts, name).astype(np.float32) for name in ROW_COMPONENTS}
             columns["user"] = (batch.keys if users is None else users).view(np.int64)
         place = (self.seen + np.arange(skipped, len(batch))) % self.capacity
         self._grow(min(self.seen + len(batch), self.capacity))
@@ -223,7 +225,7 @@ class Buffer:
 
     def _add_columns(self, funnel: FunnelColumns | None) -> None:
         self.funnel = funnel
-        for name in ("engaged", "value", "cost", "user"):
+        for name in (*ROW_COMPONENTS, "user"):
             self._data.pop(name, None)
             if funnel is not None:
                 self._widths[name] = len(funnel.cost_names) if name == "cost" else 0

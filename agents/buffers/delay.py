@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from crosschannel.agents.base import Batch, Components, Observations, join
+from crosschannel.agents.base import ROW_COMPONENTS, Batch, Components, Observations, join
 from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
 
 COLUMNS = ("actions", "rewards", "se", "keys", "steps_to_next", "terminal")
 OBSERVED = ("context", "action_mask", "users", "action_prices")
-COMPONENTS = ("engaged", "value", "cost", "cost_weights")
+COMPONENTS = (*ROW_COMPONENTS, "cost_weights")
 
 
 class Delay:

@@ -21,8 +21,8 @@ ROUNDING = 1e-12
 #: Users below which the slope has no standard error.
 MIN_USERS = 20
 #: The columns whose products are summed over messages.
-COLUMNS = ("one", "reward", "funnel", "missed", "used", "used_missed", "all_sends", "cost")
-#: Those whose sums for each user are: 1, rewards y, the funnel's values f less costs, f y and f f.
+COLUMNS = ("one", "reward", "judged", "funnel", "missed", "used", "used_missed", "all_sends", "cost")
+#: Those whose sums for each user are: 1, rewards y, the judged values f less costs, f y and f f.
 USER_COLUMNS = 5
 
 
@@ -31,6 +31,7 @@ class Predictions:
     """What is predicted of n messages by models that have not learned from their users.
 
     Attributes:
+        judged: The funnel's values as `funnel`, with prior variances of which these users know nothing either (n,).
         funnel: The funnel's values without costs and without what surrogates miss (n,).
         missed: What the goals were predicted to be beyond their surrogates (n,).
         used: The funnel's values with what is personal about actions' effects by its weight (n,).
@@ -39,6 +40,7 @@ class Predictions:
         cost: The expected price of their cost events (n,).
     """
 
+    judged: Tensor
     funnel: Tensor
     missed: Tensor
     used: Tensor
@@ -65,8 +67,8 @@ class Blend:
         funnel: Weight of the funnel's value.
         all_sends: Weight of the value by the regression of all sends.
         slope: Slope of the rewards on the funnel's value with costs, :math:`f - c`, before any weight and within each
-            half of the users: 1 if all that the funnel assumes holds, surrogates included; NaN where predictions do not
-            differ.
+            half of the users, with prior variances by the other half as well: 1 if all that the funnel assumes holds,
+            surrogates included, and 0 on average where messages do nothing; NaN where predictions do not differ.
         slope_se: Its standard error, which counts a user's rows as one; NaN with fewer than `MIN_USERS` users.
         intercept: Mean of the rewards less the slope times that of the funnel's value with costs.
         missed: Weight of what surrogates miss, within the funnel's value.
@@ -96,8 +98,8 @@ class BlendSums:
     """Sums over messages from which all weights of a `Blend` follow; they add up over users.
 
     Attributes:
-        products: Products of 1, the reward and the predictions, by half of the users (2, 8, 8).
-        by_user: Products of each user's sums of 1, y, f, f y and f f, with rewards y and the funnel's values f less
+        products: Products of 1, the reward and the predictions, by half of the users (2, 9, 9).
+        by_user: Products of each user's sums of 1, y, f, f y and f f, with rewards y and the judged values f less
             costs, by half (2, 5, 5).
         users: Number of users in each half (2,).
     """
@@ -124,7 +126,7 @@ class BlendSums:
         """
         parts = [getattr(predictions, part.name) for part in fields(predictions)]
         table = torch.stack([torch.ones_like(reward), reward, *parts], 1).double()
-        y, net = table[:, 1], table[:, COLUMNS.index("funnel")] - table[:, COLUMNS.index("cost")]
+        y, net = table[:, 1], table[:, COLUMNS.index("judged")] - table[:, COLUMNS.index("cost")]
         of_user = torch.stack([table[:, 0], y, net, net * y, net * net], 1)
         out = cls.zeros()
         for half in range(FOLDS):
@@ -141,7 +143,7 @@ class BlendSums:
 
     def blend(self, personal: float) -> Blend:
         """Return the weights, given that of what is personal, with which the predictions were made."""
-        _, y, f, m, used, used_missed, q, c = torch.eye(len(COLUMNS), dtype=torch.float64).unbind()
+        _, y, _, f, m, used, used_missed, q, c = torch.eye(len(COLUMNS), dtype=torch.float64).unbind()
         missed = self._share(y + c - f, m)
         f = used + missed * used_missed
         both, residual = torch.stack([f, q]), y + c - f

@@ -276,6 +276,7 @@ def _rows(buffer: Buffer) -> FunnelRows:
         engaged=buffer["engaged"],
         value=buffer["value"],
         cost=buffer["cost"],
+        odds=buffer["odds"],
         fold=fold_of(users.view(np.uint64)),
         user=code,
         key=buffer["key"],

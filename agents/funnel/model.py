@@ -120,7 +120,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
     cost = expected_cost(used, messages, logs, torch.tensor(organic), weights)
     halves = taught_by_halves(used, by_fold, variance, noise)
     personal = followed(used, halves, usual.tested, contexts_to_judge(sent))
-    predicted = predictions(used, messages, [half.means for half in halves], personal, cost)
+    predicted = predictions(used, messages, halves, personal, cost)
     return Fit(
         slopes=slopes,
         usual=usual,
@@ -243,10 +243,12 @@ class Taught:
     """What one half of the users taught; of each component's posterior, which is large, draws are kept.
 
     Attributes:
-        means: The best estimate of each component (columns,).
+        alone: The best estimates of engagement, gain and direct effect by the half alone, prior variances included.
+        means: The best estimate of each component (columns,) with the prior variances that all users taught.
         drawn: The best estimates of the components that choose, then `JUDGES` draws (4, 1 + JUDGES, columns).
     """
 
+    alone: list[Tensor]
     means: list[Tensor]
     drawn: Tensor
 
@@ -256,12 +258,14 @@ def taught_by_halves(design: Design, by_fold: Sequence[MessageSums], variance: T
     generator = torch.Generator().manual_seed(JUDGES)
     halves = []
     for half in by_fold:
-        means, drawn = [], []
+        alone, means, drawn = list[Tensor](), list[Tensor](), list[Tensor]()
         for sums, blocks, of_row in zip(half.by_component(), variance, noise.tolist(), strict=True):
+            if len(alone) < ALL_SENDS:
+                alone.append(fit(design, sums, GUESSED_VARIANCE).mean)
             found = refit(design, sums, blocks, of_row)
             means.append(found.mean)
             drawn.append(_with_members(found, torch.randn(design.columns, JUDGES, generator=generator)))
-        halves.append(Taught(means, torch.stack(drawn[: ALL_SENDS + 1])))
+        halves.append(Taught(alone, means, torch.stack(drawn[: ALL_SENDS + 1])))
     return halves
 
 
@@ -283,18 +287,21 @@ def followed(design: Design, halves: Sequence[Taught], tested: Tensor, contexts:
 
 
 def predictions(
-    design: Design, messages: Messages, means: Sequence[Sequence[Tensor]], personal: float, cost: Tensor
+    design: Design, messages: Messages, halves: Sequence[Taught], personal: float, cost: Tensor
 ) -> Predictions:
     """Predict messages by what the other half of the users taught, at an expected `cost` (n,)."""
-    funnel, missed, everybody = cost.new_zeros(3, len(cost)).unbind()
+    judged, funnel, missed, everybody = cost.new_zeros(4, len(cost)).unbind()
     # All that is personal counts on most logs: both predictions are one then.
     used, used_missed = (funnel, missed) if personal == 1.0 else cost.new_zeros(2, len(cost)).unbind()
     by_weight = {1.0: (funnel, missed), personal: (used, used_missed)}
     for fold in range(FOLDS):
-        parts, at = list(means[1 - fold]), (messages.rows.fold == fold).nonzero()[:, 0]
+        other, at = halves[1 - fold], (messages.rows.fold == fold).nonzero()[:, 0]
         x, cells = messages.rows.x[at], messages.cells[at]
         tested = messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
-        everybody[at] = predict(design, parts.pop(ALL_SENDS), x, cells)
+        everybody[at] = predict(design, other.means[ALL_SENDS], x, cells)
+        p, gain, direct = (predict(design, head, x, cells) for head in other.alone)
+        judged[at] = direct + p.clamp(0.0, 1.0) * tested * (gain - direct)
+        parts = [*other.means[:ALL_SENDS], *other.means[ALL_SENDS + 1 :]]
         for weight, (values, beyond) in by_weight.items():
             scaled = (design.scale_slopes(head, weight) for head in parts)
             p, gain, direct, missed_gain, missed_direct = (predict(design, head, x, cells) for head in scaled)
@@ -302,6 +309,7 @@ def predictions(
             values[at] = p * gain + (1.0 - p) * direct
             beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
     return Predictions(
+        judged=judged,
         funnel=funnel,
         missed=missed,
         used=used,

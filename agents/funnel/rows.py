@@ -40,6 +40,7 @@ class FunnelRows:
         engaged: 1 if the message was engaged with, 0 if not, NaN where that is not known (n,).
         value: Incremental value without cost events, NaN where it is not identified (n,).
         cost: 1 if a cost event occurred, 0 if not, NaN where that is not known (n, C).
+        odds: Odds of a message where nothing was sent (n,).
         fold: Half of the users that each row belongs to (n,).
         user: Code of each row's user (n,).
         key: Hashes of the decision ids (n,), int64.
@@ -51,6 +52,7 @@ class FunnelRows:
     engaged: Tensor
     value: Tensor
     cost: Tensor
+    odds: Tensor
     fold: Tensor
     user: Tensor
     key: Tensor
@@ -79,6 +81,7 @@ class FunnelRows:
             engaged=self.engaged[rows],
             value=self.value[rows],
             cost=self.cost[rows],
+            odds=self.odds[rows],
             fold=self.fold[rows],
             user=self.user[rows],
             key=self.key[rows],
@@ -122,7 +125,15 @@ def usual_of(design: Design, x: Tensor, fold: Tensor, coefficients: Tensor) -> T
 
 @dataclass(frozen=True)
 class Usual:
-    """What a regression on the context predicts of decisions without a message, and how noisy contexts are.
+    r"""What a regression on the context predicts of decisions without a message, and how noisy contexts are.
+
+    .. math:: \min_\beta \sum_i w_i \left( r_i - \psi(x_i)^\top \beta \right)^2, \qquad w = \frac{1 - p_0}{p_0}
+
+    over decisions without a message, :math:`p_0` the probability of none: weighted by their odds of a message they are
+    distributed as those with one, so that the prediction is right on average over these where the regression is not
+    linear, or where what decided who got a message is not in the context (the doubly robust estimator of Sant'Anna &
+    Zhao 2020, "Doubly robust difference-in-differences estimators"). Without weights, effects that were none seemed to
+    differ by context. The assumption is that the propensities or the regression are right.
 
     Each half of the users has coefficients of its own: with those of all users, both halves' messages would share the
     errors of this regression, and what one half predicts of the other would look right where it is noise.
@@ -144,7 +155,8 @@ class Usual:
         tested[torch.from_numpy(sent.actions[:, 0])[sent.engaged.isfinite()]] = True
         targets = control_targets(controls, weights)
         halves = [controls.fold == half for half in range(FOLDS)]
-        coefficients = control_coefficients([sum_common(design, controls.x[at], targets[at]) for at in halves]).float()
+        sums = [sum_common(design, controls.x[at], targets[at], controls.odds[at]) for at in halves]
+        coefficients = control_coefficients(sums).float()
         noise = torch.zeros(design.width)
         if len(controls):
             keys = controls.key.numpy().view(np.uint64)

@@ -130,16 +130,18 @@ class RunningSums:
         return DesignStatistics(self.gram, self.moment, self.square, self.rows)
 
 
-def sum_common(design: Design, x: Tensor, targets: Tensor) -> DesignStatistics:
-    """Sum rows with the columns of the common part alone, such as those in which nothing was sent."""
+def sum_common(design: Design, x: Tensor, targets: Tensor, weight: Tensor) -> DesignStatistics:
+    """Sum rows with weights (n,) and the columns of the common part alone, such as those in which nothing was sent."""
     gram = torch.zeros(design.base, design.base, dtype=torch.float64)
     moment = torch.zeros(design.base, targets.shape[1], dtype=torch.float64)
     for start in range(0, len(x), ROWS_PER_CHUNK):
         rows = slice(start, start + ROWS_PER_CHUNK)
-        common = design.common(x[rows])
+        root = weight[rows].sqrt().unsqueeze(1)
+        common = design.common(x[rows]) * root
         gram += (common.t() @ common).double()
-        moment += (common.t() @ targets[rows]).double()
-    return DesignStatistics(gram, moment, targets.double().square().sum(0), len(x))
+        moment += (common.t() @ (targets[rows] * root)).double()
+    square = (targets.double().square() * weight.double().unsqueeze(1)).sum(0)
+    return DesignStatistics(gram, moment, square, len(x))
 
 
 def _add_chunk(

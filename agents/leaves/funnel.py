@@ -34,6 +34,7 @@ from crosschannel.agents.funnel.model import (
     MESSAGES_PER_COLUMN,
     MIN_MESSAGES,
     Fit,
+    Taught,
     expected_cost,
     fit_priors,
     followed,
@@ -97,7 +98,7 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
         design=used,
         leaves=leaves,
         usual=usual,
-        means=[half.means for half in halves],
+        halves=[replace(half, drawn=half.drawn[:0]) for half in halves],  # the draws are large, and not needed
         personal=personal,
         hazards=logs,
         organic=organic,
@@ -212,7 +213,7 @@ def first_sums(folders: Task, design: Design, leaves: Leaves) -> FirstSums:
         targets = control_targets(controls, weights)
         for half in range(FOLDS):
             at = controls.fold == half
-            total[half] += sum_common(design, controls.x[at], targets[at])
+            total[half] += sum_common(design, controls.x[at], targets[at], controls.odds[at])
         tested[torch.from_numpy(sent.actions[:, 0])[sent.engaged.isfinite()]] = True
         by_fold += torch.bincount(sent.fold, minlength=FOLDS)
         events += torch.stack([sent.cost.nan_to_num(0.0).sum(0), sent.cost.isfinite().double().sum(0)])
@@ -277,7 +278,7 @@ def blend_sums(
     design: Design,
     leaves: Leaves,
     usual: Usual,
-    means: Sequence[Sequence[Tensor]],
+    halves: Sequence[Taught],
     personal: float,
     hazards: Sequence[Tensor],
     organic: Tensor,
@@ -286,7 +287,7 @@ def blend_sums(
     reward, user, fold, found = [], [], [], []
     for messages in _messages(folders, design, leaves, usual):
         cost = expected_cost(design, messages, hazards, organic, _weights(leaves))
-        found.append(predictions(design, messages, means, personal, cost))
+        found.append(predictions(design, messages, halves, personal, cost))
         reward.append(messages.reward)
         user.append(messages.rows.user)
         fold.append(messages.rows.fold)
@@ -333,6 +334,7 @@ def _no_rows(design: Design, costs: int) -> FunnelRows:
         engaged=empty,
         value=empty,
         cost=events,
+        odds=empty,
         fold=codes,
         user=codes,
         key=codes,

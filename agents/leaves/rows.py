@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from crosschannel.agents.base import Batch, Components, Observations
+from crosschannel.agents.base import ROW_COMPONENTS, Batch, Components, Observations
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import Float32Array, UIntArray
@@ -43,6 +43,7 @@ class LeafRows:
         engaged: Whether the message was engaged with (n,) float32, NaN where that is not known; None without a funnel.
         value: Incremental value without cost events (n,) float32, NaN where it is not identified.
         cost: Whether each cost event occurred (n, C) float32, NaN where that is not known.
+        odds: Odds of a message where nothing was sent (n,) float32.
     """
 
     context: Float32Array
@@ -54,6 +55,7 @@ class LeafRows:
     engaged: Float32Array | None = None
     value: Float32Array | None = None
     cost: Float32Array | None = None
+    odds: Float32Array | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -79,9 +81,7 @@ class LeafRows:
         """Convert rows with users, in their order."""
         assert batch.observations.users is not None  # rows of a log have users
         parts = batch.components
-        funnel = (
-            {} if parts is None else {n: getattr(parts, n).astype(np.float32) for n in ("engaged", "value", "cost")}
-        )
+        funnel = {} if parts is None else {n: getattr(parts, n).astype(np.float32) for n in ROW_COMPONENTS}
         return cls(
             context=np.asarray(batch.observations.context, dtype=np.float32),
             actions=batch.actions.astype(np.int16),
@@ -98,10 +98,12 @@ class LeafRows:
         if self.engaged is not None:
             assert self.value is not None
             assert self.cost is not None
+            assert self.odds is not None
             weights = np.array(list(costs.values()), dtype=np.float64)
-            engaged, value, cost = (part.astype(np.float64) for part in (self.engaged, self.value, self.cost))
+            columns = (self.engaged, self.value, self.cost, self.odds)
+            engaged, value, cost, odds = (column.astype(np.float64) for column in columns)
             components = Components(
-                engaged=engaged, value=value, cost=cost, cost_names=tuple(costs), cost_weights=weights
+                engaged=engaged, value=value, cost=cost, odds=odds, cost_names=tuple(costs), cost_weights=weights
             )
         mask = np.ones((len(self), modules.total), dtype=bool)
         return Batch(
@@ -115,15 +117,16 @@ class LeafRows:
 
     def without_components(self) -> LeafRows:
         """Return the rows without the parts of their rewards."""
-        return replace(self, engaged=None, value=None, cost=None)
+        return replace(self, engaged=None, value=None, cost=None, odds=None)
 
     def funnel_rows(self) -> FunnelRows:
         """Return rows with components in double precision, whose sums do not depend on how they are cut into blocks."""
         assert self.engaged is not None
         assert self.value is not None
         assert self.cost is not None
-        columns = (self.context, self.reward, self.engaged, self.value, self.cost)
-        context, reward, engaged, value, cost = (torch.from_numpy(column).double() for column in columns)
+        assert self.odds is not None
+        columns = (self.context, self.reward, self.engaged, self.value, self.cost, self.odds)
+        context, reward, engaged, value, cost, odds = (torch.from_numpy(column).double() for column in columns)
         return FunnelRows(
             x=context,
             actions=self.actions.astype(np.int64),
@@ -131,6 +134,7 @@ class LeafRows:
             engaged=engaged,
             value=value,
             cost=cost,
+            odds=odds,
             fold=fold_of(self.user),
             user=torch.from_numpy(self.user.view(np.int64)),
             key=torch.from_numpy(self.key.view(np.int64)),

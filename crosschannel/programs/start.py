@@ -3,9 +3,9 @@
   crosschannel start --config FILE --history.path LOG --out runs/shop
 
 Where a log of decisions exists, `crosschannel train` learns from it, and this program is not needed.
-The log need only have users and events. The first policy draws every eligible action of each module
-with equal probability; `crosschannel update` replaces it as soon as rewards have closed. Constraints
-hold from then on. Start with few users (`crosschannel decide --ramp`).
+The log, by day (docs/simulation.md), need only have users and events. The first policy draws every
+eligible action of each module with equal probability; `crosschannel update` replaces it as soon as
+rewards have closed. Constraints hold from then on. Start with few users (`crosschannel decide --ramp`).
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from crosschannel.core.arrays import FloatArray
+from crosschannel.core.multiple_tests import holm_adjusted
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.estimates import Estimate, EvaluationSettings
 from crosschannel.evaluation.ladder.breakdown import breakdown_point
-from crosschannel.evaluation.ladder.dependence import holm_adjusted
 from crosschannel.evaluation.ladder.design import LadderDesign
 from crosschannel.evaluation.ladder.factors import first_module_in_words
 from crosschannel.evaluation.ladder.joint import JointReplicates

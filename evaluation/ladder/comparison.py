@@ -206,7 +206,7 @@ def _why_not(
     """
     everywhere = np.ones(len(log), dtype=bool)
     for name, w, mass in zip(names, weights, masses, strict=True):
-        own = Support.from_weights(w * counts / counts.mean(), rewards, log.user, everywhere, mass)
+        own = Support.overall(w, counts, rewards, log.user, mass)
         if reason := reason_of_weights(own, settings):
             return f"{name}: {reason}"
     d = (weights[0] - weights[1]) * counts

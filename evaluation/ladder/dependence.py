@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.multiple_tests import holm_adjusted
 from crosschannel.evaluation.bootstrap import degrees_of_freedom
 from crosschannel.evaluation.logged_decisions import LoggedDecisions
 
@@ -69,22 +70,8 @@ def dependence_tests(
     rows = np.flatnonzero(log.modules.sends(log.actions))
     rows = rows[np.argsort(log.user[rows], kind="stable")]
     tests = [_test(log, rows, j, m) for j, m in pairs]
-    rejected = holm(np.array([test.p_value for test in tests]), level)
+    rejected = holm_adjusted(np.array([test.p_value for test in tests])) <= level
     return [replace(test, dependent=bool(reject)) for test, reject in zip(tests, rejected, strict=True)]
-
-
-def holm(p_values: FloatArray, level: float) -> BoolArray:
-    """Return which of K hypotheses are rejected at a family-wise level. Holm (1979), Scandinavian J. of Statistics."""
-    return holm_adjusted(p_values) <= level
-
-
-def holm_adjusted(p_values: FloatArray) -> FloatArray:
-    """Return the p-values (K,) adjusted by Holm's method: the smallest family-wise level at which each is rejected."""
-    order = np.argsort(p_values)
-    adjusted = np.empty(len(p_values))
-    steps = p_values[order] * np.arange(len(p_values), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted
 
 
 def _test(log: LoggedDecisions, rows: IntArray, j: int, m: int) -> DependenceTest:

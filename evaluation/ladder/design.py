@@ -95,10 +95,9 @@ class LadderDesign:
         many = weights.factors > MAX_FACTORS_IN_PAIRS
         pairs = () if many else tuple(combinations(range(weights.factors), 2))
         users = len(np.unique(log.user))
-        everywhere = np.ones(len(log), dtype=bool)
 
         def support(w: FloatArray, mass: float) -> Support:
-            return Support.from_weights(w * counts / counts.mean(), rewards, log.user, everywhere, mass)
+            return Support.overall(w, counts, rewards, log.user, mass)
 
         def reason(s: Support) -> str:
             return blocked or reason_not_identified(s, users, settings) or reason_of_weights(s, settings)

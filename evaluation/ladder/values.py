@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +11,7 @@ from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.evaluation.estimators import Sample, Terms
 from crosschannel.evaluation.ladder.weights import SOURCE, LadderWeights
+from crosschannel.evaluation.stacked_terms import StackedTerms
 
 
 def ladder_values(
@@ -44,9 +45,8 @@ def ladder_values(
         InputError: If shapes differ, an entry is not finite or a count is negative, or one of the two modelled rewards
             is missing.
     """
-    c, baseline = _checked(weights, rewards, q_logged, q_policy, counts)
-    logged, policy = baseline
-    return np.asarray((weights.orders @ (c * (rewards - logged)) + c @ policy) / c.sum())
+    c, (logged, policy) = _checked(weights, rewards, q_logged, q_policy, counts)
+    return _values(order_terms(weights, logged, policy), rewards, c)
 
 
 def interaction_values(
@@ -59,7 +59,7 @@ def interaction_values(
     Assumption and arguments: those of `ladder_values`, at order k.
     """
     c, (logged, _) = _checked(weights, rewards, q_logged, q_logged, counts)
-    return np.asarray(weights.interactions @ (c * (rewards - logged)) / c.sum())
+    return _values(_contrast_terms(weights.interactions, logged), rewards, c)
 
 
 def pair_interactions(
@@ -70,8 +70,9 @@ def pair_interactions(
     Assumption and arguments: those of `ladder_values`, at order 2.
     """
     c, (logged, _) = _checked(weights, rewards, q_logged, q_logged, counts)
-    error = c * (rewards - logged) / c.sum()
-    return {pair: float(weights.part(pair) @ error) for pair in combinations(range(weights.factors), 2)}
+    pairs = [*combinations(range(weights.factors), 2)]
+    found = _values(part_terms(weights, logged, pairs), rewards, c)
+    return dict(zip(pairs, found.tolist(), strict=True))
 
 
 def order_terms(weights: LadderWeights, q_logged: FloatArray, q_policy: FloatArray) -> list[Terms]:
@@ -82,9 +83,18 @@ def order_terms(weights: LadderWeights, q_logged: FloatArray, q_policy: FloatArr
 
 def part_terms(weights: LadderWeights, q_logged: FloatArray, parts: Sequence[Sequence[int]]) -> list[Terms]:
     """Return the terms of what single factors, or interactions of some, add to the value."""
+    return _contrast_terms([weights.part(part) for part in parts], q_logged)
+
+
+def _contrast_terms(weights: Iterable[FloatArray], q_logged: FloatArray) -> list[Terms]:
+    """Return the terms of contrasts with weights (n,): the policy's modelled rewards are the same on both sides."""
     ones = np.ones(len(q_logged))
-    slopes = [weights.part(part) for part in parts]
-    return [Terms(constant=-w * q_logged, slope=w, denominator=ones) for w in slopes]
+    return [Terms(constant=-w * q_logged, slope=w, denominator=ones) for w in weights]
+
+
+def _values(terms: Sequence[Terms], rewards: FloatArray, counts: FloatArray) -> FloatArray:
+    """Return the values (K,) of terms: those that the bootstrap computes, once."""
+    return StackedTerms.build(terms, len(rewards)).values(counts, rewards)
 
 
 def _checked(

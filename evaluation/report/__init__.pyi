@@ -10,6 +10,7 @@ from .sentences import module_effects as module_effects
 from .sentences import verdict as verdict
 from .serialization import from_dict as from_dict
 from .serialization import to_dict as to_dict
+from .text import headline_text as headline_text
 from .text import text_table as text_table
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "caveats",
     "from_dict",
     "headline",
+    "headline_text",
     "module_effects",
     "render_html",
     "text_table",

@@ -26,12 +26,8 @@ def ladder_blocks(evaluation: Evaluation) -> list[list[str]]:
     ladder = evaluation.ladder
     if ladder is None:
         return []
-    head = (
-        f"Interaction ladder: {evaluation.policy} chooses the whole action; mean reward per decision with a reward, "
-        f"over the same {evaluation.decisions:,} decisions"
-    )
     level = f"{evaluation.settings.confidence_level:.0%}"
-    blocks = [[head, *align(order_rows(ladder, level))]]
+    blocks = [orders_block(evaluation, ladder)]
     title = f"From the log to the policy, by {ladder.headline.estimator}: steps that add up"
     blocks.append([title, *align(waterfall_rows(ladder, level))])
     tests = [title for title in (*ladder.totals, *ladder.pairs) if not title.reason]
@@ -39,6 +35,15 @@ def ladder_blocks(evaluation: Evaluation) -> list[list[str]]:
         title = f"What interactions add, given {given_its_first_module(ladder)} (p-values of pairs by Holm's method)"
         blocks.append([title, *align(interaction_rows(ladder, level))])
     return [*blocks, ladder_sentences(evaluation)]
+
+
+def orders_block(evaluation: Evaluation, ladder: Ladder) -> list[str]:
+    """Return the table of the orders as lines, with its title."""
+    title = (
+        f"Interaction ladder: {evaluation.policy} chooses the whole action; mean reward per decision with a reward, "
+        f"over the same {evaluation.decisions:,} decisions"
+    )
+    return [title, *align(order_rows(ladder, f"{evaluation.settings.confidence_level:.0%}"))]
 
 
 def order_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from crosschannel.evaluation.estimates import Estimate
 from crosschannel.evaluation.report.formatting import (
     SUPPORT_COLUMNS,
     align,
@@ -11,31 +14,48 @@ from crosschannel.evaluation.report.formatting import (
     propensity_label,
     why_not,
 )
-from crosschannel.evaluation.report.ladder_text import ladder_blocks
+from crosschannel.evaluation.report.ladder_text import ladder_blocks, ladder_sentences, orders_block
 from crosschannel.evaluation.report.sentences import caveats, module_effects, verdict
 from crosschannel.evaluation.results import Evaluation
 
 
 def text_table(evaluation: Evaluation) -> str:
     """Return the evaluation as text: what was evaluated, the values, the support, the verdict and the caveats."""
-    head = (
-        f"{evaluation.policy} on {evaluation.log}: mean reward per decision with a reward; {evaluation.population}, "
-        f"{evaluation.users:,} users, {propensity_label(evaluation.propensity_counts)}"
-    )
     estimands = [f"{e.label}: {e.estimand}" for e in evaluation.one_per_estimand]
     sentences = [verdict(evaluation), *module_effects(evaluation), *caveats(evaluation)]
     blocks = [
-        [head],
+        [_head(evaluation)],
         *ladder_blocks(evaluation),
         estimands,
-        align(_value_rows(evaluation)),
+        align(_value_rows(evaluation, evaluation.estimates)),
         align(_support_rows(evaluation)),
         sentences,
     ]
+    return _joined(blocks)
+
+
+def headline_text(evaluation: Evaluation) -> str:
+    """Return the value of the whole action as text: by every order, or without a ladder by every estimator."""
+    if evaluation.ladder is not None:
+        values, meaning = orders_block(evaluation, evaluation.ladder), ladder_sentences(evaluation)
+    else:
+        whole = [e for e in evaluation.estimates if e.module is None]
+        values, meaning = align(_value_rows(evaluation, whole)), [verdict(evaluation)]
+    return _joined([[_head(evaluation)], values, [*meaning, *caveats(evaluation, of_headline=True)]])
+
+
+def _joined(blocks: Sequence[Sequence[str]]) -> str:
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
-def _value_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+def _head(evaluation: Evaluation) -> str:
+    return (
+        f"{evaluation.policy} on {evaluation.log}: mean reward per decision with a reward; {evaluation.population}, "
+        f"{evaluation.users:,} users, {propensity_label(evaluation.propensity_counts)}"
+    )
+
+
+def _value_rows(evaluation: Evaluation, estimates: Sequence[Estimate]) -> list[tuple[str, ...]]:
     level = f"{evaluation.settings.confidence_level:.0%}"
     logged = evaluation.logged
     shown = (format_point(logged), format_bounds(logged)) if logged.is_defined else ("not identified", "")
@@ -43,7 +63,7 @@ def _value_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
         ("policy chooses", "estimator", "value", level, "difference", level),
         ("(logging policy)", "mean", *shown, "", ""),
     ]
-    for e in evaluation.estimates:
+    for e in estimates:
         if e.value.is_defined:
             value = (format_point(e.value), format_bounds(e.value))
             name = e.estimator if e.identified else f"({e.estimator})"

@@ -11,7 +11,7 @@ from scipy.special import gammaln
 from scipy.stats import chi2, chi2_contingency
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.evaluation.ladder.dependence import holm_adjusted
+from crosschannel.core.multiple_tests import holm_adjusted
 from crosschannel.evaluation.trials.arms import ARM_COLUMN, attribute, levels
 from crosschannel.evaluation.trials.design import Population, TrialDesign
 from crosschannel.evaluation.trials.outcomes import Outcome, UserAmounts

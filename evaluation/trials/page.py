@@ -14,6 +14,7 @@ from crosschannel.evaluation.report.formatting import NOTHING, align, format_bou
 from crosschannel.evaluation.report.html_report import render_page
 from crosschannel.evaluation.report.page import Card, ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Lines, Picture, line_chart, row_chart
+from crosschannel.evaluation.report.pictures.evaluations import INTERVAL_COLUMNS, cells_of
 from crosschannel.evaluation.trials.pictures.rows import cost_rows, course_rows, day, lift_rows, segment_rows
 from crosschannel.evaluation.trials.results import (
     BETTER,
@@ -29,7 +30,6 @@ from crosschannel.evaluation.trials.results import (
 
 #: Power of the lift that the page says a trial of this size finds.
 POWER = 0.8
-_INTERVAL = ("value", "low", "high", "se")
 _GLOSSARY = {
     "lift": "Difference of the two arms' means per user since the start, of all users who were drawn into them, "
     "whether or not anything was sent to them (intention to treat).",
@@ -56,10 +56,11 @@ def reason(trial: Trial) -> str:
         since = f"since the look of {day(value.since)}" if value.since is not None else ""
         return f"{names}: {shown}. It is {verdict}, {since}, after all looks and outcomes."
     if verdict == NOT_YET:
+        days = trial.settings.days
         until = (
             "users still enter the confidence sequence"
             if trial.settings.looks == "confidence_sequence"
-            else f"{trial.share:.0%} of the declared {trial.settings.days:g} days are over"
+            else f"the log ends after {trial.share * days:.4g} of the declared {days:g} days"
         )
         return f"{names}: {shown}. No boundary is crossed so far; {until}.{_share_of_level(main, trial.settings.alpha)}"
     over = "The trial is over, and this outcome is not significant."
@@ -264,10 +265,18 @@ def _comparison_sections(trial: Trial) -> Iterator[ReportSection]:
 
 def _lift_picture(comparison: ArmComparison, name: str, level: str) -> Picture:
     numbers = tuple(
-        (one.name, one.measure, *one.means, *_cells(one.lift), *_cells(one.relative), one.p_value)
+        (one.name, one.measure, *one.means, *cells_of(one.lift), *cells_of(one.relative), one.p_value)
         for one in comparison.outcomes
     )
-    columns = ("outcome", "measure", "mean", "mean_of_control", *_INTERVAL, *(f"relative_{x}" for x in _INTERVAL), "p")
+    columns = (
+        "outcome",
+        "measure",
+        "mean",
+        "mean_of_control",
+        *INTERVAL_COLUMNS,
+        *(f"relative_{x}" for x in INTERVAL_COLUMNS),
+        "p",
+    )
     caption = (
         f"Relative lift of each outcome with its {level} interval over all looks; bold where it is significant. Where "
         "the interval is not defined yet, or the control's mean is not clearly above zero, the row is absolute."
@@ -279,10 +288,10 @@ def _lift_picture(comparison: ArmComparison, name: str, level: str) -> Picture:
 def _course_picture(comparison: ArmComparison, level: str) -> Picture:
     value = comparison.value
     numbers = tuple(
-        (day(point.at), point.share, *point.users, *_cells(point.difference), point.z, point.critical)
+        (day(point.at), point.share, *point.users, *cells_of(point.difference), point.z, point.critical)
         for point in value.course
     )
-    columns = ("at", "share", "users", "users_of_control", *_INTERVAL, "z", "boundary")
+    columns = ("at", "share", "users", "users_of_control", *INTERVAL_COLUMNS, "z", "boundary")
     caption = (
         f"Lift of `{value.name}` per user from the start up to each look, with the {level} interval of one look alone: "
         "it tells how large the lift is, not whether the trial may stop."
@@ -309,13 +318,15 @@ def _boundary_picture(comparison: ArmComparison) -> Picture:
 
 def _arms_section(trial: Trial) -> ReportSection:
     table = ReportTable("Messages and cost events per user", _arm_columns(trial), tuple(map(_arm_cells, trial.arms)))
-    numbers = tuple((event, arm.arm, *_cells(arm.costs[event])) for event in trial.arms[0].costs for arm in trial.arms)
+    numbers = tuple(
+        (event, arm.arm, *cells_of(arm.costs[event])) for event in trial.arms[0].costs for arm in trial.arms
+    )
     picture = Picture(
         "Cost events",
         row_chart(cost_rows(trial.arms), "events per user since the start"),
         "Cost events per user of each arm, not adjusted, with intervals of one look.",
         "cost-events",
-        ("event", "arm", *_INTERVAL),
+        ("event", "arm", *INTERVAL_COLUMNS),
         numbers,
     )
     return ReportSection("What each arm got", (), (table,), (picture,))
@@ -329,13 +340,15 @@ def _checks_section(trial: Trial) -> ReportSection:
 
 def _segments_section(trial: Trial) -> ReportSection:
     segments = trial.comparisons[0].segments
-    numbers = tuple((one.attribute, one.level, *one.users, *_cells(one.lift), one.p_of_differences) for one in segments)
+    numbers = tuple(
+        (one.attribute, one.level, *one.users, *cells_of(one.lift), one.p_of_differences) for one in segments
+    )
     picture = Picture(
         "Lift by segment",
         row_chart(segment_rows(segments), "lift per user since the start"),
         "Lift among users of each level, with the interval of one look at one segment.",
         "segments",
-        ("attribute", "level", "users", "users_of_control", *_INTERVAL, "p_same_at_all_levels"),
+        ("attribute", "level", "users", "users_of_control", *INTERVAL_COLUMNS, "p_same_at_all_levels"),
         numbers,
     )
     level = f"{1 - trial.settings.alpha:.0%}"
@@ -345,10 +358,6 @@ def _segments_section(trial: Trial) -> ReportSection:
         "Exploratory: no error is controlled over segments. What looks large here is a question for another trial."
     )
     return ReportSection("Segments", (sentence,), (table,), (picture,))
-
-
-def _cells(interval: Interval) -> tuple[float, float, float, float]:
-    return (interval.point, interval.low, interval.high, interval.se)
 
 
 def _sentence(text: str) -> str:

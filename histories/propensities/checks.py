@@ -11,6 +11,7 @@ from scipy import special
 from crosschannel.core.action_space import Module
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import Fault, InputError
+from crosschannel.core.multiple_tests import holm_adjusted
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.groups import groups_of, past_groups
 from crosschannel.histories.propensities.mean_weights import (
@@ -19,7 +20,6 @@ from crosschannel.histories.propensities.mean_weights import (
     above_one,
     below_one_of_many,
     below_one_of_two,
-    holm,
     likely_actions,
     unseen_mass,
 )
@@ -252,9 +252,14 @@ def _tests(
     return [_Test(module, group, what, found) for what, found in kinds]
 
 
+def _adjusted(p_values: FloatArray) -> FloatArray:
+    """Return p-values by Holm's method. A test without one counts as well: which have one depends on the same log."""
+    return holm_adjusted(np.where(np.isnan(p_values), 1.0, p_values))
+
+
 def _contradictions(tests: list[_Test]) -> list[Contradiction]:
     """Return the tests of a family that fail."""
-    adjusted = holm(np.concatenate([test.found.p_value for test in tests])) if tests else np.zeros(0)
+    adjusted = _adjusted(np.concatenate([test.found.p_value for test in tests])) if tests else np.zeros(0)
     out, first = [], 0
     for test in tests:
         f, p = test.found, adjusted[first : first + len(test.found.p_value)]
@@ -316,7 +321,7 @@ def notes_on_estimates(history: History) -> Iterator[str]:
     wanted = history.decisions.propensity_source == ESTIMATED
     for m, module in enumerate(history.modules) if wanted.any() else ():
         found = above_one(_choices(history, m, wanted)[1])
-        failing = np.flatnonzero((holm(found.p_value) < LEVEL) & (found.mean > 2 - SMALL_MEAN))
+        failing = np.flatnonzero((_adjusted(found.p_value) < LEVEL) & (found.mean > 2 - SMALL_MEAN))
         if len(failing):
             k = failing[np.argmax(found.mean[failing])]
             yield (

@@ -208,15 +208,6 @@ def unseen_mass(choices: Choices, rows: IntArray) -> FloatArray:
     return np.asarray(_UNSEEN / (smallest * np.maximum(rows, 1)))
 
 
-def holm(p_values: FloatArray) -> FloatArray:
-    """Return p-values (k,) adjusted for all of them. Holm (1979), Scandinavian Journal of Statistics."""
-    order = np.argsort(p_values)
-    raised = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
-    out = np.empty(len(order))
-    out[order] = np.minimum(raised, 1.0)
-    return out
-
-
 @dataclass(frozen=True)
 class _Sums:
     """Sums of users' weights w and numbers of rows n, by action (A,)."""

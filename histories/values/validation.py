@@ -147,7 +147,10 @@ def check_tables(
     u = None if users is None else TableValidator(users, files.get("users", "users"), faults)
     _check_columns(d, e, u, modules)
     if len(d) == 0 and not starts:
-        remedy = "Check the path and the filters; slots in which nothing was sent are rows as well."
+        remedy = (
+            "Check the path and the filters; slots in which nothing was sent are rows as well. To `start` without any, "
+            "write the log by day (docs/simulation.md)."
+        )
         d.flag("the log has no decisions", remedy)
 
     user_ids, decision_user, event_user, order = _users(d, e, u)

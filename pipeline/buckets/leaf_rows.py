@@ -22,6 +22,7 @@ from crosschannel.histories.arms import held_out
 from crosschannel.histories.buckets import leaf_of
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import History
+from crosschannel.pipeline.batches import message_odds
 from crosschannel.pipeline.buckets.columns import read_columns
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, train_columns
@@ -175,7 +176,14 @@ def _rows(history: History, frame: RewardFrame, features: ContextFeatures, leave
     user, parts, components = d.user[rows], frame.components, None
     if parts is not None:
         kept = parts.select(rows)
-        components = Components(kept.engaged, kept.value, kept.cost, kept.cost_names, kept.cost_weights)
+        components = Components(
+            engaged=kept.engaged,
+            value=kept.value,
+            cost=kept.cost,
+            odds=message_odds(history.modules.sends(d.actions[rows]), d.propensity[rows, 0]),
+            cost_names=kept.cost_names,
+            cost_weights=kept.cost_weights,
+        )
     context = features.at(history, user, d.time[rows])
     batch = Batch(
         observations=Observations(context, np.ones((len(rows), 0), dtype=bool), user_keys[user]),

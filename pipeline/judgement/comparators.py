@@ -38,6 +38,8 @@ from crosschannel.pipeline.judgement.records import Comparator
 
 #: Names of the log's own policy, and of the evaluated one by the estimator of the comparators.
 LOGGED, EVALUATED = "logged", "evaluated policy"
+#: Name of the policy that sends nothing.
+NO_SEND = "no send"
 #: Stream of random numbers, beside the run's seed.
 COMPARING = 6
 #: Most replicates of the bootstrap: a standard error then has a relative error of 7 %, and takes a quarter of the time.
@@ -95,20 +97,20 @@ def compare(
     test = data.test
     kept = test.rewards.identified
     log = LoggedDecisions.from_history(test.history)[kept]
-    p_uncensored = test.rewards.p_uncensored[kept]
     if lacks_propensities(log):
         return ()  # without propensities there are no weights; the evaluation says so
     blocked = data.not_identified or (
-        "the log has no propensities for the slots after some decisions" if np.isnan(p_uncensored).any() else ""
+        "the log has no propensities for the slots after some decisions"
+        if np.isnan(test.rewards.p_uncensored[kept]).any()
+        else ""
     )
-    counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
     constants = [constants_of(config, data.train)] if constants is None else constants
     judge = _Judge(
         config=config,
         data=data,
         log=log,
         kept=kept,
-        counts=counts,
+        counts=test.rewards.ipc_weight[kept],
         order=HeadlineOrder.from_evaluation(config, log, evaluation),
         constants=tuple(each for each in constants if each is not None) if None not in constants else (),
         fold=np.zeros(len(log), dtype=np.int64) if fold is None else fold[kept],
@@ -145,8 +147,13 @@ class _Judge:
         self, name: str, probabilities: Sequence[FloatArray], truth: float = math.nan, detail: str = ""
     ) -> Candidate:
         """Return the candidate that chooses the whole action with the given probabilities."""
-        weights, unsupported = self.order.weights(self.log, probabilities)
-        return Candidate(name=name, detail=detail, weights=weights, unsupported=unsupported, truth=truth)
+        return Candidate(
+            name=name,
+            detail=detail,
+            weights=self.order.weights(self.log, probabilities),
+            unsupported=self.order.unsupported_mass(self.log, probabilities),
+            truth=truth,
+        )
 
     def policy(self, probabilities: Sequence[FloatArray]) -> Candidate:
         """Return the evaluated policy."""
@@ -174,7 +181,7 @@ class _Judge:
         yield Candidate(name=LOGGED, detail="", weights=ones, unsupported=0.0, truth=truth)
         uniform = uniform_shares(modules, self.mask)
         yield self.whole("uniform", uniform, self._expected(uniform))
-        yield self.whole("no send", one_hot(modules, nothing), self.truth_of(nothing))
+        yield self.whole(NO_SEND, one_hot(modules, nothing), self.truth_of(nothing))
         yield self.whole("greedy", greedy, self._expected(greedy))
         if self.constants:
             yield self.constant("best constant", np.array([best.whole for best in self.constants]))
@@ -259,13 +266,7 @@ class _Judge:
         unit = np.eye(1 + len(candidates))
         found = []
         for k, candidate in [*enumerate(candidates[1:], start=2), (1, candidates[0])]:
-            support = Support.from_weights(
-                candidate.weights * counts / counts.mean(),
-                reward,
-                log.user,
-                np.ones(len(log), bool),
-                candidate.unsupported,
-            )
+            support = Support.overall(candidate.weights, counts, reward, log.user, candidate.unsupported)
             reason = self.data.refused if candidate.name == LOGGED else blocked or (policy_reason if k == 1 else "")
             reason = (
                 reason or reason_not_identified(support, len(users), settings) or reason_of_weights(support, settings)

@@ -20,6 +20,7 @@ from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import reads_buckets
 from crosschannel.pipeline.buckets.sampling import read_to_judge
 from crosschannel.pipeline.building import TrainingData, prepare
+from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import EvaluationConfig
 from crosschannel.pipeline.judgement.judging import explain_policy
 from crosschannel.pipeline.run_folder import Run
@@ -68,6 +69,7 @@ def compare_runs(
             "of them again with the reward of the other"
         )
     chosen = settings or runs[0].config.evaluation
+    logger.info(f"preparing the histories of {first} and {second}")
     sampled = all(reads_buckets(run.config) for run in runs)
     if sampled:
         read = partial(_read_sample, runs, chosen.max_users, folder or first, passes or Passes())
@@ -88,10 +90,12 @@ def compare_runs(
         raise NotIdentified(
             f"{first} and {second} have no test users in common: each user has trained one of the policies at least"
         )
+    logger.info("computing the probabilities of both policies")
     probabilities, others = (
         _probabilities(run, each, device, allow_classes) for run, each in zip(runs, (data, other), strict=True)
     )
     fitted = data.test.refit()
+    logger.info("comparing the policies on the test users of both")
     found = compare_policies(
         LoggedDecisions.from_history(data.test.history),
         probabilities,

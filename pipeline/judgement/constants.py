@@ -131,9 +131,12 @@ def best_constants(
         ]
         chosen.append(max(allowed, key=of_module.__getitem__))
     whole = tuple(modules.canonical(np.array([chosen]))[0].tolist())
-    if rank_of_whole(whole)[0]:
+    ranked = {whole: rank_of_whole(whole)}
+    if ranked[whole][0]:
         seen, times = np.unique(log.actions, axis=0, return_counts=True)
-        whole = max((tuple(action) for action in seen[times >= min_ess].tolist()), key=rank_of_whole)
+        often = [tuple(action) for action in seen[times >= min_ess].tolist()]
+        ranked = {action: ranked[action] if action in ranked else rank_of_whole(action) for action in often}
+        whole = max(ranked, key=ranked.__getitem__)
     return BestConstants(modules=tuple(max(range(len(each)), key=each.__getitem__) for each in ranks), whole=whole)
 
 
@@ -144,5 +147,5 @@ def constants_of(config: Config, train: Split) -> BestConstants | None:
     if not len(log) or np.isnan(log.propensity).any():
         return None
     mask = guarded_mask(config.guardrails, train.history)[kept]
-    counts = 1.0 / train.rewards.p_uncensored[kept]
+    counts = train.rewards.ipc_weight[kept]
     return best_constants(log, mask, train.rewards.reward[kept], counts, config.evaluation.min_ess)

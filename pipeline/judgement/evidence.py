@@ -49,13 +49,12 @@ def evidence_of(
     log = LoggedDecisions.from_history(test.history)
     time = test.history.decisions.time
     kept = test.rewards.identified
-    p_uncensored = test.rewards.p_uncensored[kept]
-    counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
+    counts = test.rewards.ipc_weight[kept]
     weights: tuple[WeightBin, ...] = ()
     part = log[kept]
     if len(part) and not lacks_propensities(part):
         order = HeadlineOrder.from_evaluation(config, part, evaluation)
-        found, _ = order.weights(part, [p[kept] for p in probabilities])
+        found = order.weights(part, [p[kept] for p in probabilities])
         weights = weight_bins(found * counts / counts.mean())
     events, pre_trends = event_bins(data)
     return Evidence(
@@ -195,5 +194,5 @@ def _calibration(agent: Agent, data: TrainingData, probabilities: Sequence[Float
         found[part] = expected_of_actions(modules, agent.expected_rewards(chunk), chosen, actions[rows[part]])
     finite = np.isfinite(found)
     rows = rows[finite]
-    counts = 1.0 / test.rewards.p_uncensored[rows]
+    counts = test.rewards.ipc_weight[rows]
     return calibration_bins(found[finite], test.rewards.reward[rows], counts, test.history.decisions.user[rows])

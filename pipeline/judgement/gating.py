@@ -88,13 +88,12 @@ def recent_difference(
     time = test.history.decisions.time
     kept = kept & (time >= np.quantile(time[kept], RECENT))
     order = HeadlineOrder.from_evaluation(config, log[test.rewards.identified], evaluation)
-    part, counts, reward = log[kept], 1.0 / test.rewards.p_uncensored[kept], test.rewards.reward[kept]
-    weights, unsupported = order.weights(part, [p[kept] for p in probabilities])
+    part, counts, reward = log[kept], test.rewards.ipc_weight[kept], test.rewards.reward[kept]
+    policy = [p[kept] for p in probabilities]
+    weights, unsupported = order.weights(part, policy), order.unsupported_mass(part, policy)
     code = np.unique(part.user, return_inverse=True)[1]
     users = int(code.max()) + 1
-    support = Support.from_weights(
-        weights * counts / counts.mean(), reward, part.user, np.ones(len(part), bool), unsupported
-    )
+    support = Support.overall(weights, counts, reward, part.user, unsupported)
     if reason_not_identified(support, users, settings) or reason_of_weights(support, settings):
         return UNDEFINED
     b = optimal_baseline(weights, reward, counts)
@@ -121,19 +120,17 @@ def cost_events(
     except NotIdentified as error:
         return tuple(CostEvent(goal.event, math.nan, UNDEFINED, str(error)) for goal in goals)
     kept = (amounts.reason == Reason.IDENTIFIED) & test.rewards.identified
-    log, p_uncensored = log[kept], test.rewards.p_uncensored[kept]
-    counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
+    log, counts = log[kept], test.rewards.ipc_weight[kept]
     blocked = data.not_identified or headline(evaluation).reason
     order = HeadlineOrder.from_evaluation(config, log, evaluation)
-    weights, unsupported = order.weights(log, [p[kept] for p in probabilities])
+    shares = [p[kept] for p in probabilities]
+    weights, unsupported = order.weights(log, shares), order.unsupported_mass(log, shares)
     code = np.unique(log.user, return_inverse=True)[1]
     users = int(code.max()) + 1 if len(code) else 0
     found = []
     for goal, occurs in zip(goals, amounts.occurs[:, kept].astype(np.float64), strict=True):
         logged = float(counts @ occurs / counts.sum()) if len(occurs) else float("nan")
-        support = Support.from_weights(
-            weights * counts / counts.mean(), occurs, log.user, np.ones(len(log), dtype=bool), unsupported
-        )
+        support = Support.overall(weights, counts, occurs, log.user, unsupported)
         settings = config.evaluation
         reason = blocked or reason_not_identified(support, users, settings) or reason_of_weights(support, settings)
         b = optimal_baseline(weights, occurs, counts)

@@ -42,11 +42,14 @@ class HeadlineOrder:
             find_factors(log, config.evaluation.factors if undeclarable else ", ".join(ladder.factors)), ladder.order
         )
 
-    def weights(self, log: LoggedDecisions, probabilities: Sequence[FloatArray]) -> tuple[FloatArray, float]:
-        """Return a policy's weights (n,) at the order, and the share of its mass that the order lacks in the log."""
+    def weights(self, log: LoggedDecisions, probabilities: Sequence[FloatArray]) -> FloatArray:
+        """Return a policy's weights (n,) at the order."""
+        return ladder_weights(log, probabilities, self.factors.members).of_order(self.order)
+
+    def unsupported_mass(self, log: LoggedDecisions, probabilities: Sequence[FloatArray]) -> float:
+        """Return the share of a policy's mass that the order lacks in the log."""
         by_factor = unsupported_by_factor(log, probabilities, self.factors)
-        mass = unsupported_by_order(log, probabilities, by_factor)[self.order]
-        return ladder_weights(log, probabilities, self.factors.members).of_order(self.order), mass
+        return unsupported_by_order(log, probabilities, by_factor)[self.order]
 
 
 def lacks_propensities(log: LoggedDecisions) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -27,17 +28,18 @@ from crosschannel.evaluation import (
     LoggedDecisions,
     evaluate,
 )
+from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.outcomes.cross_fitting import FOLDS
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.building import Split, TrainingData, outcome_regressor
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judgement.comparators import compare
+from crosschannel.pipeline.judgement.comparators import NO_SEND, compare
 from crosschannel.pipeline.judgement.constants import one_hot
 from crosschannel.pipeline.judgement.evidence import evidence_of
-from crosschannel.pipeline.judgement.following import follow
+from crosschannel.pipeline.judgement.following import INCREMENTAL, follow
 from crosschannel.pipeline.judgement.gating import verdict_of
-from crosschannel.pipeline.judgement.records import Calibration, ConstraintUse, TrueValue
+from crosschannel.pipeline.judgement.records import Calibration, Comparator, ConstraintUse, TrueValue
 from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.planning import advice_on
 from crosschannel.pipeline.pricing import LogPace, PricedPolicy, priced_policy
@@ -178,7 +180,13 @@ def judge(
         constraints=constraints,
         calibration=calibration_of(agent),
         history=data.history.summary(),
-        notes=(*notes, *map(_sentence, data.history.cautions), *_reward_notes(data), *_price_note(config, data)),
+        notes=(
+            *notes,
+            *map(_sentence, data.history.cautions),
+            *_reward_notes(data),
+            *nothing_notes(config.reward.kind, comparators),
+            *_price_note(config, data),
+        ),
     )
 
 
@@ -207,6 +215,27 @@ def _reward_notes(data: TrainingData) -> list[str]:
             "read values with care."
         )
     return [" ".join([head, *tests.sentences])]
+
+
+def nothing_notes(kind: str, comparators: Sequence[Comparator]) -> list[str]:
+    """Return what values contain that no message earned, in a sentence; nothing where that may be 0.
+
+    Sending nothing changes nothing. Where the log values it otherwise, what is expected without a message is wrong by
+    as much on average over all decisions: `did_dr` corrects its regression for those at which something was sent.
+
+    Args:
+        kind: Kind of the rewards.
+        comparators: What the policy is compared with.
+    """
+    value = next((row.value for row in comparators if row.policy == NO_SEND), UNDEFINED)
+    if kind not in INCREMENTAL or not value.is_defined or value.low <= 0.0 <= value.high:
+        return []
+    return [
+        f"Each value contains {value.point:+.3g} [{value.low:.3g}, {value.high:.3g}] that no message earned: sending "
+        "nothing changes nothing, but this is what rewards make of it, as what they expect without a message is not "
+        f"right for all decisions alike. Differences between policies are free of it, also that to `{NO_SEND}`, which "
+        "is what a policy's messages earn."
+    ]
 
 
 def _price_note(config: Config, data: TrainingData) -> list[str]:
@@ -279,8 +308,7 @@ def _true_values(
     if truth is None:
         return ()
     market, modules, identified = truth.market, data.history.modules, data.test.rewards.identified
-    p_uncensored = data.test.rewards.p_uncensored[identified]
-    weight = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
+    weight = data.test.rewards.ipc_weight[identified]
     rows = np.flatnonzero(data.rows("test"))[identified]
     mask = data.history.eligible[rows]
 

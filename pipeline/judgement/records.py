@@ -153,7 +153,7 @@ class Calibration:
 
     def __str__(self) -> str:
         slope = f"{self.slope:.2f} +- {1.96 * self.slope_se:.2f}"
-        meaning = "about 1 if its assumptions hold, .9 where features are many; above 0 also without effects"
+        meaning = "about 1 if its assumptions hold, .8 where features are many; about 0 without effects"
         if math.isnan(self.slope_se):
             slope, meaning = "not identified", "with so few users, or predictions that do not differ"
         return (

@@ -1,10 +1,9 @@
-"""The result of judging a policy: as an object, as plain values for JSON and back, and as text."""
+"""The result of judging a policy: as an object, as plain values for JSON and back, and as text of its tables."""
 
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,13 +11,18 @@ import pandas as pd
 
 from crosschannel.core import serialization
 from crosschannel.core.serialization import convert
-from crosschannel.core.wording import counted
-from crosschannel.evaluation import Evaluation, GateVerdict, Interval, from_dict, text_table, to_dict
-from crosschannel.evaluation.report.formatting import reasons_once, why_not
+from crosschannel.evaluation import Evaluation, GateVerdict, from_dict, headline_text, text_table, to_dict
 from crosschannel.evaluation.report.plain_values import read_number
 from crosschannel.pipeline.judgement.evidence_records import Evidence
 from crosschannel.pipeline.judgement.following import FollowedPolicy, followed_text, followed_title
 from crosschannel.pipeline.judgement.records import Calibration, Comparator, ConstraintUse, TrueValue
+from crosschannel.pipeline.judgement.tables import (
+    comparators_table,
+    comparators_title,
+    constraints_in_words,
+    constraints_table,
+    truth_table,
+)
 from crosschannel.pipeline.procedure.records import ProcedureValue, procedure_text
 from crosschannel.reward import RewardLosses
 
@@ -65,6 +69,10 @@ class EvaluationResult:
 
     def __str__(self) -> str:
         return summary_text(self)
+
+    def details(self) -> str:
+        """Return what the summary (`str`) leaves out, as text: every estimate and its support."""
+        return details_text(self)
 
     def metrics(self) -> dict[str, Any]:
         """Return the values as plain numbers, for `metrics.json`; what is not identified is None, with its reason."""
@@ -122,21 +130,21 @@ class EvaluationResult:
 
 
 def summary_text(result: EvaluationResult) -> str:
-    """Return the estimates, and where the market is simulated the true values, as text for the terminal."""
-    lost = [losses.text(whose) for whose, losses in result.losses.items()]
+    """Return the verdict, what it rests on and what supports or contradicts it, as text for the terminal."""
     warnings = [f"Warning, {whose} decisions: {each.warning}" for whose, each in result.losses.items() if each.warning]
+    evaluation = result.evaluation
     parts = [
+        *([str(result.gate), ""] if result.gate is not None else []),
         *result.notes,
-        "",
-        *lost,
         *warnings,
-        "",
+        *([""] if result.notes or warnings else []),
         "Off-policy estimate, from the log alone",
         "",
-        text_table(result.evaluation),
+        headline_text(evaluation),
     ]
     if result.comparators:
-        parts += ["", comparators_title(result), "", comparators_table(result.comparators)]
+        title = comparators_title(evaluation, constrained=bool(result.constraints))
+        parts += ["", title, "", comparators_table(result.comparators)]
     if result.followed is not None:
         parts += ["", followed_title(result.followed), "", followed_text(result.followed)]
     if result.procedure is not None:
@@ -144,125 +152,28 @@ def summary_text(result: EvaluationResult) -> str:
         if result.procedure.comparators:
             parts += ["", "Other policies on all users; constants are those of the users who teach in each fold", ""]
             parts.append(comparators_table(result.procedure.comparators))
-    if result.calibration is not None:
-        parts += ["", str(result.calibration)]
     if result.constraints:
-        parts += ["", f"Constraints: {constraints_in_words(result)}", "", constraints_table(result.constraints)]
+        parts += ["", f"Constraints: {constraints_in_words(evaluation)}", "", constraints_table(result.constraints)]
     if result.truth:
-        table = truth_table(result.truth, result.evaluation.population)
+        table = truth_table(result.truth, evaluation.population)
         parts += ["", "Ground truth, known because the market is simulated", "", table]
     if result.advice:
         parts += ["", "What would identify the value", "", *result.advice]
-    if result.gate is not None:
-        parts += ["", str(result.gate)]
     return "\n".join(parts)
 
 
-def truth_table(values: Sequence[TrueValue], population: str) -> str:
-    """Return the true value of each policy as a table.
-
-    Args:
-        values: The values.
-        population: The decisions that the values per decision are means over: `Evaluation.population`.
-    """
-    head = ("policy", "per decision*", "per user**", "+-", "lift", "of the oracle", "messages", "unsubscribed")
-    best = next(value.per_user for value in values if value.policy == "oracle")
-    rows = [head]
-    for value in values:
-        rows.append(
-            (
-                value.policy,
-                f"{value.per_decision:.4f}",
-                f"{value.per_user:.3f}",
-                f"{1.96 * value.per_user_se:.3f}" if value.per_user_se > 0 else "",
-                f"{value.lift:+.1%}" if math.isfinite(value.lift) else "-",
-                f"{value.per_user / best:.0%}" if best > 0 else "-",
-                f"{value.sends_per_user:.1f}",
-                f"{value.unsubscribed:.1%}",
-            )
-        )
-    lines = _aligned(rows)
-    users = values[0].users
-    notes = [
-        f"* mean true effect per decision with a reward: the test users' {population}, as in the off-policy estimate",
-        f"** true incremental goal value when deployed to {users:,} fresh users, with its 95 % margin",
+def details_text(result: EvaluationResult) -> str:
+    """Return every estimate, the decisions without a reward and the funnel's calibration, as text for the terminal."""
+    parts = [
+        *(losses.text(whose) for whose, losses in result.losses.items()),
+        "",
+        "Every off-policy estimate, from the log alone",
+        "",
+        text_table(result.evaluation),
     ]
-    return "\n".join([*lines, *notes])
-
-
-#: The columns of a table of comparators.
-COMPARATOR_COLUMNS = ("policy", "value", "difference to the log", "the policy minus it", "ESS", "true effect")
-
-
-def comparators_title(result: EvaluationResult) -> str:
-    """Return what the table of comparators holds, in words."""
-    limits = "; of them only `greedy` keeps the constraints" if result.constraints else ""
-    ladder = result.evaluation.ladder
-    order = "" if ladder is None else f", at order {ladder.order} as the headline"
-    return f"Other policies on the same users{order}; constants were chosen on the training users{limits}"
-
-
-def comparator_cells(row: Comparator) -> tuple[str, ...]:
-    """Return a comparator as texts, one for each of `COMPARATOR_COLUMNS`."""
-    name = f"{row.policy}: {row.detail}" if row.detail and "," not in row.detail else row.policy
-    truth = f"{row.truth:.4f}" if math.isfinite(row.truth) else "-"
-    size = f"{row.ess:,.0f}" if math.isfinite(row.ess) else "-"
-    if row.reason:
-        return (name, why_not(row.reason), "", "", size, truth)
-    intervals = (row.value, row.difference, row.lead)
-    shown = (f"{each.point:.4f} {_bounds(each)}" if each.is_defined else "-" for each in intervals)
-    return (name, *shown, size, truth)
-
-
-def comparators_table(rows: Sequence[Comparator]) -> str:
-    """Return comparators as a table; the column of true effects is left out where none is known."""
-    cells = reasons_once([COMPARATOR_COLUMNS, *map(comparator_cells, rows)])
-    if not any(math.isfinite(row.truth) for row in rows):
-        cells = [row[:-1] for row in cells]
-    return "\n".join([*_aligned(cells), *constants_in_words(rows)])
-
-
-def constants_in_words(rows: Sequence[Comparator]) -> list[str]:
-    """Return a line for each comparator that always chooses the same whole action."""
-    return [f"{row.policy}: {row.detail}" for row in rows if "," in row.detail]
-
-
-def _bounds(interval: Interval) -> str:
-    return f"[{interval.low:.4f}, {interval.high:.4f}]"
-
-
-#: The columns of a table of constraints.
-CONSTRAINT_COLUMNS = ("constraint", "shadow price", "expected use", "budget", "binds at")
-
-
-def constraints_in_words(result: EvaluationResult) -> str:
-    """Return what the numbers in a table of constraints count, over which decisions and users, in which units."""
-    found = result.evaluation
-    return (
-        "expected use and budget are numbers of events or of messages, or costs of a budget, of the test users' "
-        f"{counted(found.logged_decisions, 'decision')} in all ({counted(found.users, 'user')} with a reward); a "
-        "shadow price is what one more of it is worth, in reward units"
-    )
-
-
-def constraint_cells(row: ConstraintUse) -> tuple[str, ...]:
-    """Return a constraint as texts, one for each of `CONSTRAINT_COLUMNS`."""
-    numbers = (f"{row.price:.4g}", f"{row.use:.4g}", f"{row.budget:.4g}")
-    return (row.name, *numbers, f"{row.binding:.0%} of {row.decision_times:,} decision times")
-
-
-def constraints_table(constraints: Sequence[ConstraintUse]) -> str:
-    """Return the shadow price, use and budget of constraints as a table."""
-    return "\n".join(_aligned([CONSTRAINT_COLUMNS, *map(constraint_cells, constraints)]))
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return rows as lines, the first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+    if result.calibration is not None:
+        parts += ["", str(result.calibration)]
+    return "\n".join(parts)
 
 
 def _losses_to_dict(losses: RewardLosses) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class Validation:
             return None
         split = data.validation
         log, frame, keep = LoggedDecisions.from_history(split.history), split.rewards, split.rewards.identified
-        p_uncensored = frame.p_uncensored[keep]
-        if not keep.any() or np.isnan(log.propensity[keep]).any() or np.isnan(p_uncensored).any():
+        unknown = np.isnan(log.propensity[keep]).any() or np.isnan(frame.p_uncensored[keep]).any()
+        if not keep.any() or unknown:
             return None
         outcomes = fit_outcomes(config, split)
         if outcomes is None:
@@ -75,7 +75,7 @@ class Validation:
             policy=lambda agent: [p[keep] for p in policy_at(config, data, agent, split).probabilities],
             observations=split.observations[keep],
             rewards=rewards,
-            counts=1.0 / p_uncensored,
+            counts=frame.ipc_weight[keep],
             outcomes=outcomes.of_rows(keep),
             settings=config.evaluation.estimation,
             factors=find_factors(part, config.evaluation.factors),

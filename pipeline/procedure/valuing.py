@@ -175,16 +175,18 @@ def _by_fold(
     frame = data.test.rewards
     kept = frame.identified
     log, fold = LoggedDecisions.from_history(data.history)[kept], data.folds.fold[kept]
-    p_uncensored = frame.p_uncensored[kept]
-    counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
+    counts = frame.ipc_weight[kept]
     blocked = data.not_identified
     if lacks_propensities(log):
         blocked = blocked or "the log has no propensities"
         weights, mass = np.ones(len(log)), 0.0
     else:
         order = HeadlineOrder.from_evaluation(config, log, evaluation)
-        weights, mass = order.weights(log, [p[kept] for p in probabilities])
-    blocked = blocked or ("" if not np.isnan(p_uncensored).any() else "some decisions lack propensities after them")
+        policy = [p[kept] for p in probabilities]
+        weights, mass = order.weights(log, policy), order.unsupported_mass(log, policy)
+    blocked = blocked or (
+        "" if not np.isnan(frame.p_uncensored[kept]).any() else "some decisions lack propensities after them"
+    )
     found = []
     for k, learned in enumerate(learned_from):
         mine = fold == k
@@ -192,8 +194,7 @@ def _by_fold(
         users, code = np.unique(log.user[mine], return_inverse=True)
         reason = blocked or ("" if len(users) else "no decision of the fold has a reward")
         if not reason:
-            everywhere = np.ones(len(r), dtype=bool)
-            support = Support.from_weights(w * c / c.mean(), r, log.user[mine], everywhere, mass)
+            support = Support.overall(w, c, r, log.user[mine], mass)
             reason = reason_not_identified(support, len(users), config.evaluation) or reason_of_weights(
                 support, config.evaluation
             )
@@ -237,7 +238,7 @@ def _true_value(data: FoldedData, probabilities: Sequence[FloatArray], rows: Boo
     """Return the mean true effect of the policies at some decisions (n,); NaN where the history is not simulated."""
     if data.truth is None or not rows.any():
         return math.nan
-    modules, p_uncensored = data.history.modules, data.test.rewards.p_uncensored[rows]
+    modules = data.history.modules
     given = [modules.condition(m) for m in range(len(modules))]
     effect = data.truth.expected_effect(np.flatnonzero(rows), [p[rows] for p in probabilities], given)
-    return float(np.average(effect, weights=1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)))
+    return float(np.average(effect, weights=data.test.rewards.ipc_weight[rows]))

@@ -9,9 +9,9 @@ from crosschannel.evaluation.report.pictures import Picture, Row, row_chart
 from crosschannel.evaluation.report.pictures.evaluations import INTERVAL_COLUMNS, cells_of
 from crosschannel.pipeline.judgement.comparators import EVALUATED, LOGGED
 from crosschannel.pipeline.judgement.records import Comparator
-from crosschannel.pipeline.judgement.results import (
+from crosschannel.pipeline.judgement.results import EvaluationResult
+from crosschannel.pipeline.judgement.tables import (
     COMPARATOR_COLUMNS,
-    EvaluationResult,
     comparator_cells,
     comparators_title,
     constants_in_words,
@@ -41,7 +41,8 @@ def comparators_section(result: EvaluationResult) -> ReportSection | None:
         users = result.truth[0].users
         title = f"Ground truth: true effect at the logged decisions, and when deployed to {users:,} fresh users"
         tables.append(ReportTable(title, TRUTH_COLUMNS, rows))
-    sentences = (f"{comparators_title(result)}.", *constants_in_words(result.comparators))
+    title = comparators_title(result.evaluation, constrained=bool(result.constraints))
+    sentences = (f"{title}.", *constants_in_words(result.comparators))
     return ReportSection("Other policies", sentences, tuple(tables), (_picture(result),))
 
 

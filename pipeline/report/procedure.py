@@ -8,10 +8,10 @@ from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, order_rows
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture, Row, row_chart
 from crosschannel.evaluation.report.pictures.evaluations import INTERVAL_COLUMNS, cells_of
-from crosschannel.pipeline.judgement.results import (
+from crosschannel.pipeline.judgement.results import EvaluationResult
+from crosschannel.pipeline.judgement.tables import (
     COMPARATOR_COLUMNS,
     CONSTRAINT_COLUMNS,
-    EvaluationResult,
     comparator_cells,
     constants_in_words,
     constraint_cells,

@@ -13,9 +13,9 @@ from crosschannel.evaluation.report.formatting import NOTHING, format_number
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture
 from crosschannel.pipeline.command_line import invocation
-from crosschannel.pipeline.judgement.results import (
+from crosschannel.pipeline.judgement.results import EvaluationResult
+from crosschannel.pipeline.judgement.tables import (
     CONSTRAINT_COLUMNS,
-    EvaluationResult,
     constraint_cells,
     constraints_in_words,
 )
@@ -52,7 +52,7 @@ def next_steps(run: Run) -> str:
     folds = run.config.evaluation.procedure.folds
     more = "" if folds is None else f", and values the learning procedure by {folds} more trainings"
     commands = [
-        f"Next: {invocation('evaluate', run.path)}   (writes {run.path / 'report.html'}{more})",
+        f"Next: {invocation('evaluate', run.path)}   (prints every estimate, writes {run.path / 'report.html'}{more})",
         f"      tensorboard --logdir {run.path.parent}",
     ]
     return "\n".join(commands)
@@ -130,7 +130,7 @@ def _costs(result: EvaluationResult) -> ReportSection | None:
     if not result.constraints:
         return ReportSection("Cost events", (), (), pictures) if pictures else None
     rows = tuple(constraint_cells(row) for row in result.constraints)
-    words = constraints_in_words(result)
+    words = constraints_in_words(result.evaluation)
     sentence = f"{words[0].upper()}{words[1:]}."
     table = ReportTable("Shadow prices and use", CONSTRAINT_COLUMNS, rows)
     return ReportSection("Constraints and cost events", (sentence,), (table,), pictures)

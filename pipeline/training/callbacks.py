@@ -14,10 +14,13 @@ from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.training.states import from_storable, to_storable
 
+#: What a checkpoint holds of how far a training came.
+_PROGRESS = ("steps", "decisions", "offline_updates", "stopped")
+
 
 @dataclass
 class Training:
-    """What a callback sees of a training. It reads, and changes nothing.
+    """How far a training came, and what a callback sees of it. A callback reads, and changes nothing.
 
     Attributes:
         run: Folder of the run.
@@ -26,6 +29,7 @@ class Training:
         steps: Number of steps so far, replay and offline updates together.
         decisions: Number of decisions that were replayed.
         offline_updates: Number of offline steps.
+        stopped: Whether a callback ended the learning.
         losses: Scalars of the last update, by name, such as `loss`.
     """
 
@@ -35,7 +39,17 @@ class Training:
     steps: int = 0
     decisions: int = 0
     offline_updates: int = 0
+    stopped: bool = False
     losses: Mapping[str, float] = field(default_factory=dict)
+
+    def progress(self) -> dict[str, Any]:
+        """Return how far the training came, for its checkpoint."""
+        return {name: getattr(self, name) for name in _PROGRESS}
+
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Go back to where a checkpoint was written: to what `progress` returned."""
+        for name in _PROGRESS:
+            setattr(self, name, progress.get(name, getattr(self, name)))
 
 
 class Callback:

@@ -99,7 +99,7 @@ def decision_numbers(counts: DecisionCounts, now: int, period: int, max_drop: fl
             f"{n:,} decisions at {_time(newest)}, after {before:,} the time before: a drop of {1 - n / before:.0%}; "
             f"the bound is {max_drop:.0%}."
         )
-        remedy = "Look whether the log lost users, whether they churned, and whether --users or --ramp changed."
+        remedy = "Look whether the log lost users, whether they churned, and whether --only-users or --ramp changed."
         found.append(Alert(rule, "critical", finding, remedy))
     before_sent, now_sent = counts.messages[-2:].tolist()
     if before_sent and not now_sent:
@@ -208,23 +208,36 @@ def rewards_closed(
     bound = (1 - drop) * before
     if not (k < bound * n and bdtr(k, n, bound) < LEVEL):
         return []
+    reason, number = _main_reason(frame.reason[new & ~has])
     finding = (
         f"{k:,} of {n:,} messages at {_time(newest)} have a reward ({k / n:.0%}), after {before:.0%} of "
-        f"{int(old.sum()):,} before. The others, above all: {_main_reason(frame.reason[new & ~has])}."
+        f"{int(old.sum()):,} before. The others, above all: {reason.text} ({number:,})."
     )
     remedy = (
-        "Look whether goal events reach the log and whether the holdout still has users; where messages overlap, a "
-        "larger `guardrails.min_gap` or shorter windows keep them apart. All reasons: `crosschannel effects`. Nothing "
-        "is learned from messages without a reward."
+        f"{_remedy_of(reason)} All reasons: `crosschannel effects`. Nothing is learned from messages without a reward."
     )
     return [Alert("rewards", "critical", finding, remedy)]
 
 
-def _main_reason(reasons: IntArray) -> str:
-    """Return the most frequent of the reasons (N,) why decisions have no reward, with its number."""
+def _main_reason(reasons: IntArray) -> tuple[Reason, int]:
+    """Return the most frequent of the reasons (N,) why decisions have no reward, and its number."""
     numbers, counts = np.unique(reasons, return_counts=True)
     most = int(np.argmax(counts))
-    return f"{tuple(Reason)[int(numbers[most])].text} ({counts[most]:,})"
+    return tuple(Reason)[int(numbers[most])], int(counts[most])
+
+
+def _remedy_of(reason: Reason) -> str:
+    """Return what to look at where messages have no reward."""
+    if reason is Reason.FEW_CONTROLS:
+        return (
+            "Look whether the holdout still has users. Where a policy is nearly sure of most users the others are few, "
+            "or count little by their propensities (`did_dr`): a run with `reward.controls: holdout` compares with the "
+            "holdout, and `reward.matching.fallback: [time]` in wider cells."
+        )
+    return (
+        "Look whether goal events reach the log; where messages overlap, a larger `guardrails.min_gap` or shorter "
+        "windows keep them apart."
+    )
 
 
 def _time(time: int) -> str:

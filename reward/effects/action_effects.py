@@ -14,7 +14,7 @@ from crosschannel.core.times import HOUR, duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.diagnostics import SIGNIFICANCE_LEVEL, Diagnostics, diagnose, time_placebo
-from crosschannel.reward.effects.estimates import Effect, TreatmentEffects
+from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, fit_each_action
 from crosschannel.reward.effects.event_study import EventTimes, event_study
 from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.kinds import make_reward
@@ -23,6 +23,8 @@ from crosschannel.reward.spec import RewardSpec
 COMPARED_KINDS = ("did", "did_dr")
 # With fewer users on the smaller side, the interval rests on too few to be relied on.
 MIN_USERS = 10
+#: The only caveat of an effect that the log does not identify.
+NOT_IDENTIFIED = "not identified"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class ActionEffect:
     def caveats(self) -> tuple[str, ...]:
         """Reasons not to read the effect as causal, in words; empty where none was found."""
         if not self.effect.se > 0:
-            return ("not identified",)
+            return (NOT_IDENTIFIED,)
         few = [f"only {self.effect.n_users} users"] if self.effect.n_users < MIN_USERS else []
         log = [f"fails on the whole log: {' and '.join(self.of_the_log)}"] if self.of_the_log else []
         return (*few, *self.failed, *log, *(f"{kind} differs and fails no test" for kind in self.contradicted_by))
@@ -95,7 +97,7 @@ def action_effects(
 ) -> list[ActionEffect]:
     """Estimate the effect of every sent action of a module on every goal, each goal with weight 1 and in its own units.
 
-    The model is fitted to each action's sent decisions alone: see `TreatmentEffects.for_each_action`. What rewards of a
+    The model is fitted to each action's sent decisions alone: see `fit_each_action`. What rewards of a
     kind fail on the whole log, all goals together, is a caveat of each of its effects.
 
     Args:
@@ -111,14 +113,13 @@ def action_effects(
     failed = {kind: known[kind] if kind in known else _failed_on_log(history, spec, times, kind) for kind in kinds}
     for goal in spec.goals:
         alone = replace(spec, goals=(replace(goal, weight=1.0),), funnel=None)
+        name, models = f"{goal.event} ({goal.measure})", {kind: make_reward(kind, alone) for kind in kinds}
         by_kind = [
             [
-                _action_effect(fitted, history, times, action, f"{goal.event} ({goal.measure})", kind)
-                for action, _, fitted in TreatmentEffects.fit(make_reward(kind, alone), history).for_each_action(
-                    history, module
-                )
+                _action_effect(fitted, history, times, action, name, kind)
+                for action, _, fitted in fit_each_action(model, model.measure(history), history, module)
             ]
-            for kind in kinds
+            for kind, model in models.items()
         ]
         for alternative_estimates in zip(*by_kind, strict=True):
             found += compare_estimates([replace(one, of_the_log=failed[one.kind]) for one in alternative_estimates])
@@ -231,25 +232,28 @@ def action_effects_table(found: Sequence[ActionEffect]) -> pd.DataFrame:
 def action_effects_text(found: Sequence[ActionEffect]) -> str:
     """Return the effects as a table for the terminal, and a list of those that are not to be read as causal."""
     table = action_effects_table(found)
-    known = table["effect"].notna() & ~table["caveats"].str.contains("not identified")
+    known = table["effect"].notna() & ~table["caveats"].str.contains(NOT_IDENTIFIED)
     for column in ("effect", "low", "high"):
         table[column] = [f"{v:.3g}" if ok else "-" for v, ok in zip(table[column], known, strict=True)]
     for column in ("pre_trends", "placebo", "kinds_differ"):
         table[column] = ["-" if np.isnan(p) else f"{p:.2g}" for p in table[column]]
+    unidentified = [f.name for f in found if f.caveats == (NOT_IDENTIFIED,)]
     alike: dict[tuple[str, ...], list[str]] = {}
     for f in found:
-        if f.caveats and not f.only_later:
+        if f.caveats and f.caveats != (NOT_IDENTIFIED,) and not f.only_later:
             alike.setdefault(f.caveats, []).append(f.name)
     with_caveats = [f"{', '.join(names)} ({', '.join(caveats)})" for caveats, names in alike.items()]
     taken_back = [f.name for f in found if f.only_later]
     untested = [f"{f.name} ({', '.join(f.untested)})" for f in found if not f.caveats and f.untested]
     passed = [f.name for f in found if not f.caveats and not f.untested]
     tests = sum(not np.isnan(p) for f in found for p in (f.pre_trends, f.placebo))
+    chance = f"{tests} tests of pre-trends and placebos: by chance alone {tests * SIGNIFICANCE_LEVEL:.1f} would fail."
     lines = [
         table.to_string(index=False),
-        f"{tests} tests of pre-trends and placebos: by chance alone {tests * SIGNIFICANCE_LEVEL:.1f} would fail.",
+        chance if tests else "No pre-trend and no placebo could be tested.",
     ]
     for title, names in (
+        ("Not identified", ["all of them"] if len(unidentified) == len(found) else unidentified),
         ("Do not read as causal", with_caveats),
         (f"Do not read as what a message is worth ({AFTER})", taken_back),
         ("No caveat found, but the log has too little earlier time or too few events for some tests", untested),

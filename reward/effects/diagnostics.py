@@ -65,7 +65,8 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
     on_controls = placebo_on_controls(fitted, history)
     kind = fitted.model.name
     unused = kind == DidReward.name and history.propensity_source in KNOWN_SOURCES
-    return Diagnostics.build(checks, facts_of(fitted), kind, on_controls, history.cautions, unused)
+    why = RewardCounts.from_outcomes(fitted.outcomes, fitted.frame).why_unidentified(fitted.model.spec)
+    return Diagnostics.build(checks, facts_of(fitted), kind, on_controls, history.cautions, unused, why)
 
 
 def pre_trend_check(events: EventStudy) -> Check:

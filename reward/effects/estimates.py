@@ -162,34 +162,11 @@ class TreatmentEffects:
         codes = np.unique(code[self.outcomes.treated])
         return [self.effect(code == c, name_of_period(c, period)) for c in codes]
 
-    def for_each_action(self, history: History, module: str) -> Iterator[tuple[str, int, TreatmentEffects | None]]:
-        """Yield each action of a module that was ever sent, how often, and the model fitted to it; None if too rare.
-
-        Sends of other actions are neither treated nor controls, and the odds of `did_dr` are those of this action
-        against nothing, so that each number is doubly robust: see `Odds`. Controls are those of all sends, at slots
-        where the action was eligible: where it could not be sent, not sending it does not depend on the user.
-
-        Raises:
-            ConfigError: If there is no such module.
-        """
-        if module not in history.modules.names:
-            raise ConfigError(f"there is no module {module!r}. {nearest(module, history.modules.names)}")
-        o, m = self.outcomes, history.modules.names.index(module)
-        for code in np.unique(o.actions[o.treated, m]):
-            of_this = of_action(o, history, m, int(code))
-            label = history.modules[module].actions[code]
-            fitted: TreatmentEffects | None
-            try:
-                fitted = TreatmentEffects.fit_outcomes(self.model, of_this)
-            except NotIdentified:
-                fitted = None
-            yield label, int(of_this.treated.sum()), fitted
-
     def by_action(self, history: History, module: str) -> list[Effect]:
-        """Return one effect for each action of a module that was ever sent: see `for_each_action`."""
+        """Return one effect for each action of a module that was ever sent: see `fit_each_action`."""
         return [
             Effect.not_identified(label, n_without=sent) if fitted is None else fitted.effect(None, label)
-            for label, sent, fitted in self.for_each_action(history, module)
+            for label, sent, fitted in fit_each_action(self.model, self.outcomes, history, module)
         ]
 
     def by_goal(self, history: History) -> list[Effect]:
@@ -324,8 +301,40 @@ def name_of_period(code: int, period: str) -> str:
     return f"{timestamps(np.array([code * duration(period)])).iloc[0]:%Y-%m-%d %H:%M}"
 
 
+def fit_each_action(
+    model: RewardModel, outcomes: Outcomes, history: History, module: str
+) -> Iterator[tuple[str, int, TreatmentEffects | None]]:
+    """Yield each action of a module that was ever sent, how often, and the model fitted to it; None if too rare.
+
+    Sends of other actions are neither treated nor controls, and the odds of `did_dr` are those of this action against
+    nothing, so that each number is doubly robust: see `Odds`. Controls are those of all sends, at slots where the
+    action was eligible: where it could not be sent, not sending it does not depend on the user.
+
+    Args:
+        model: The reward model.
+        outcomes: What it measured (n decisions): `model.measure(history)`.
+        history: The log.
+        module: The module.
+
+    Raises:
+        ConfigError: If there is no such module.
+    """
+    if module not in history.modules.names:
+        raise ConfigError(f"there is no module {module!r}. {nearest(module, history.modules.names)}")
+    m = history.modules.names.index(module)
+    for code in np.unique(outcomes.actions[outcomes.treated, m]):
+        of_this = of_action(outcomes, history, m, int(code))
+        label = history.modules[module].actions[code]
+        fitted: TreatmentEffects | None
+        try:
+            fitted = TreatmentEffects.fit_outcomes(model, of_this)
+        except NotIdentified:
+            fitted = None
+        yield label, int(of_this.treated.sum()), fitted
+
+
 def of_action(outcomes: Outcomes, history: History, module: int, code: int) -> Outcomes:
-    """Return outcomes in which one action of a module alone is treated: see `TreatmentEffects.for_each_action`."""
+    """Return outcomes in which one action of a module alone is treated: see `fit_each_action`."""
     o = outcomes
     eligible = history.eligible[:, history.modules.slices[module]][:, code]
     return replace(o, treated=o.treated & (o.actions[:, module] == code), control=o.control & eligible)

@@ -10,9 +10,6 @@ import scipy  # it imports scipy.stats on first use, so that a program's help do
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 
-# The 0.975 quantile of the standard normal distribution.
-Z95 = 1.959963984540054
-
 
 def cluster_sums(influence: FloatArray, cluster: IntArray) -> FloatArray:
     """Sum influence functions (n, k) within each cluster (G, k); `cluster` holds codes (n,)."""

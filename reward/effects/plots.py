@@ -15,7 +15,6 @@ from crosschannel.core.times import DAY, HOUR, duration
 from crosschannel.reward.effects.action_effects import ActionEffect
 from crosschannel.reward.effects.estimates import Effect
 from crosschannel.reward.effects.event_study import BASE, EventStudy
-from crosschannel.reward.effects.inference import student_quantile
 from crosschannel.reward.effects.staggered import GroupTimeEffects
 
 if TYPE_CHECKING:  # Matplotlib takes long to import: it is loaded where a plot is drawn.
@@ -164,7 +163,7 @@ def plot_group_time_effects(effects: GroupTimeEffects, *, ax: Axes | None = None
         'periods since the first message'
     """
     ax = own_axes(ax, 3.8)
-    margin = student_quantile(max(len(np.unique(effects.cluster)) - 1, 1)) * effects.se
+    margin = effects.margin
     groups = np.unique(effects.group)
     shades = np.linspace(0.15, 0.8, len(groups))
     for k, (group, shade) in enumerate(zip(groups, shades, strict=True)):

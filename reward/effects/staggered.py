@@ -11,7 +11,7 @@ import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
-from crosschannel.reward.effects.inference import Z95, JointTest, cluster_sums, clustered_se, joint_test
+from crosschannel.reward.effects.inference import JointTest, cluster_sums, clustered_se, joint_test, student_quantile
 
 NEVER = np.iinfo(np.int64).max
 # With fewer observed units on either side an entry is left out: their variance cannot be estimated.
@@ -68,22 +68,24 @@ class Estimate:
         value: The estimate.
         se: Its cluster-robust standard error.
         influence: Influence of each unit (U,): the error is its mean.
+        n_clusters: Clusters on the smaller side, treated or controls: few of them widen the interval.
     """
 
     label: str
     value: float
     se: float
     influence: FloatArray
+    n_clusters: int
 
     @property
     def low(self) -> float:
-        """Lower end of the pointwise 95 % interval."""
-        return self.value - Z95 * self.se
+        """Lower end of the pointwise 95 % interval, by Student's t with one degree of freedom less than clusters."""
+        return self.value - student_quantile(max(self.n_clusters - 1, 1)) * self.se
 
     @property
     def high(self) -> float:
         """Upper end of the pointwise 95 % interval."""
-        return self.value + Z95 * self.se
+        return self.value + student_quantile(max(self.n_clusters - 1, 1)) * self.se
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,8 @@ class GroupTimeEffects:
         cluster: Cluster codes (U,).
         share: Share of each entry's group among all units (k,).
         first: First treated period of each unit (U,).
+        n_treated: Clusters of the treated units of each entry (k,).
+        n_controls: Clusters of its controls (k,).
         n_small: Entries left out because fewer than `MIN_UNITS` units were observed on one side.
     """
 
@@ -108,12 +112,25 @@ class GroupTimeEffects:
     cluster: IntArray
     share: FloatArray
     first: IntArray
+    n_treated: IntArray
+    n_controls: IntArray
     n_small: int = 0
+
+    def smaller_side(self, rows: BoolArray) -> int:
+        """Return the clusters on the smaller side of some entries (k,): groups are apart, controls largely the same."""
+        treated = sum(int(self.n_treated[rows & (self.group == g)].max()) for g in np.unique(self.group[rows]))
+        return min(treated, int(self.n_controls[rows].max(initial=0)))
 
     @property
     def se(self) -> FloatArray:
         """Cluster-robust standard errors (k,)."""
         return clustered_se(self.influence, self.cluster)
+
+    @property
+    def margin(self) -> FloatArray:
+        """Half of each entry's pointwise 95 % interval (k,), by Student's t as in `Estimate.low`."""
+        smaller = np.minimum(self.n_treated, self.n_controls)
+        return np.asarray(self.se * np.array([student_quantile(max(n - 1, 1)) for n in smaller.tolist()]))
 
     def pre_trends(self) -> JointTest:
         """Test jointly that all effects before treatment are 0."""
@@ -145,7 +162,8 @@ def group_time_effects(panel: Panel, control: ControlGroup = "never") -> GroupTi
     n = len(panel.first)
     treated_from = panel.first
     groups = [g for g in np.unique(treated_from) if g != NEVER and g > panel.period[0] and g <= panel.period[-1]]
-    entries: list[tuple[int, int, float, FloatArray, float]] = []
+    cluster = np.arange(n) if panel.cluster is None else panel.cluster
+    entries: list[tuple[int, int, float, FloatArray, float, int, int]] = []
     small = 0
     for g in groups:
         place = int(np.searchsorted(panel.period, g))
@@ -164,21 +182,23 @@ def group_time_effects(panel: Panel, control: ControlGroup = "never") -> GroupTi
                 mine * (change - treated_mean) / mine.sum() - controls * (change - control_mean) / controls.sum()
             )
             share_ = (treated_from == g).mean()
-            entries.append((int(g), int(panel.period[t]), treated_mean - control_mean, influence, share_))
+            att, (n1, n0) = treated_mean - control_mean, (len(np.unique(cluster[side])) for side in (mine, controls))
+            entries.append((int(g), int(panel.period[t]), att, influence, share_, n1, n0))
     if not entries:
         raise NotIdentified(
             f"no treatment group has a period before its treatment and {MIN_UNITS} observed units and controls"
         )
-    g_, t_, att, influence_, share = zip(*entries, strict=True)
-    cluster = np.arange(n) if panel.cluster is None else panel.cluster
+    g_, t_, att_, influence_, share, n_treated, n_controls = zip(*entries, strict=True)
     return GroupTimeEffects(
         group=np.array(g_),
         period=np.array(t_),
-        att=np.array(att),
+        att=np.array(att_),
         influence=np.stack(influence_, axis=1),
         cluster=cluster,
         share=np.array(share),
         first=treated_from,
+        n_treated=np.array(n_treated),
+        n_controls=np.array(n_controls),
         n_small=small,
     )
 
@@ -209,10 +229,10 @@ def aggregate(effects: GroupTimeEffects, how: Aggregation) -> tuple[Estimate, li
     if how == "dynamic":
         entries = _entries(effects, effects.period - effects.group, np.ones(len(after), dtype=bool))
         after_treatment = [entry for entry in entries if int(entry.label) >= 0]
-        return _mean(effects, after_treatment), entries
+        return _mean(effects, after_treatment, after), entries
     if how == "calendar":
         entries = _entries(effects, effects.period, after)
-        return _mean(effects, entries), entries
+        return _mean(effects, entries, after), entries
     groups = np.unique(effects.group[after])
     entries = [_unweighted(effects, after & (effects.group == g), str(g)) for g in groups]
     share = np.array([effects.share[effects.group == g][0] for g in groups])
@@ -220,7 +240,7 @@ def aggregate(effects: GroupTimeEffects, how: Aggregation) -> tuple[Estimate, li
     weight = share / share.sum()
     influence = np.stack([entry.influence for entry in entries], axis=1) @ weight
     influence = influence + _share_influence(effects, groups, share) @ value
-    return _estimate(effects, "overall", float(weight @ value), influence), entries
+    return _estimate(effects, "overall", float(weight @ value), influence, after), entries
 
 
 def _entries(effects: GroupTimeEffects, key: IntArray, rows: BoolArray) -> list[Estimate]:
@@ -228,14 +248,14 @@ def _entries(effects: GroupTimeEffects, key: IntArray, rows: BoolArray) -> list[
 
 
 def _unweighted(effects: GroupTimeEffects, rows: BoolArray, label: str) -> Estimate:
-    return _estimate(effects, label, float(effects.att[rows].mean()), effects.influence[:, rows].mean(1))
+    return _estimate(effects, label, float(effects.att[rows].mean()), effects.influence[:, rows].mean(1), rows)
 
 
 def _weighted(effects: GroupTimeEffects, rows: BoolArray, label: str) -> Estimate:
     share, att = effects.share[rows], effects.att[rows]
     weight = share / share.sum()
     influence = effects.influence[:, rows] @ weight + _share_influence(effects, effects.group[rows], share) @ att
-    return _estimate(effects, label, float(weight @ att), influence)
+    return _estimate(effects, label, float(weight @ att), influence, rows)
 
 
 def _share_influence(effects: GroupTimeEffects, group: IntArray, share: FloatArray) -> FloatArray:
@@ -245,12 +265,19 @@ def _share_influence(effects: GroupTimeEffects, group: IntArray, share: FloatArr
     return np.asarray(deviation / total - deviation.sum(1, keepdims=True) * share[None, :] / total**2)
 
 
-def _mean(effects: GroupTimeEffects, entries: Sequence[Estimate]) -> Estimate:
+def _mean(effects: GroupTimeEffects, entries: Sequence[Estimate], rows: BoolArray) -> Estimate:
     if not entries:
         raise NotIdentified("there is no period after treatment: no overall effect")
     influence = np.mean([entry.influence for entry in entries], axis=0)
-    return _estimate(effects, "overall", float(np.mean([entry.value for entry in entries])), influence)
+    return _estimate(effects, "overall", float(np.mean([entry.value for entry in entries])), influence, rows)
 
 
-def _estimate(effects: GroupTimeEffects, label: str, value: float, influence: FloatArray) -> Estimate:
-    return Estimate(label, value, float(clustered_se(influence[:, None], effects.cluster)[0]), influence)
+def _estimate(effects: GroupTimeEffects, label: str, value: float, influence: FloatArray, rows: BoolArray) -> Estimate:
+    """Return an estimate that averages some entries (k,)."""
+    return Estimate(
+        label=label,
+        value=value,
+        se=float(clustered_se(influence[:, None], effects.cluster)[0]),
+        influence=influence,
+        n_clusters=effects.smaller_side(rows),
+    )

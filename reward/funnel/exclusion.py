@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray
+from crosschannel.core.multiple_tests import holm_adjusted
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.estimates import Effect
 from crosschannel.reward.effects.inference import JointTest, joint_test
@@ -18,7 +19,6 @@ from crosschannel.reward.funnel.inference import (
     MIN_USERS,
     SIGNIFICANCE_LEVEL,
     detectable_effect,
-    holm,
     is_testable,
     p_value,
     shares_of_level,
@@ -100,13 +100,11 @@ class ExclusionTest:
 
     Attributes:
         channels: One for each channel.
-        by_action: The effect of messages that were not engaged with, by module and action, over all channels.
-        by_module: Tests that it is 0 for every action of a module.
+        by_module: Tests that messages that were not engaged with have no effect for every action of a module.
         randomised: Whether the log says with what probability messages were sent.
     """
 
     channels: tuple[ChannelExclusion, ...]
-    by_action: dict[str, tuple[Effect, ...]]
     by_module: dict[str, JointTest]
     randomised: bool
 
@@ -157,15 +155,6 @@ class ExclusionTest:
         rows += [("all", f"by {name}", t.statistic, t.freedom, t.p_value, np.nan) for name, t in self.by_module.items()]
         return pd.DataFrame(rows, columns=["channel", "groups", "chi2", "freedom", "p", "p adjusted"])
 
-    def actions_table(self) -> pd.DataFrame:
-        """Return the effect of messages that were not engaged with, one row for each action of each module."""
-        rows = [
-            (module, e.label, e.value, e.se, e.low, e.high, e.n_treated)
-            for module, effects in self.by_action.items()
-            for e in effects
-        ]
-        return pd.DataFrame(rows, columns=["module", "action", "direct", "se", "low", "high", "n"])
-
 
 def exclusion_test(effects: FunnelEffects) -> ExclusionTest:
     """Test on each channel that messages that were not engaged with have no effect.
@@ -204,12 +193,12 @@ def exclusion_test(effects: FunnelEffects) -> ExclusionTest:
                 BY_ACTION: _groups_by_action(effects, group),
                 BY_ACTIVITY: groups_by_quantile(activity, group, ACTIVITY_GROUPS),
             }
-            joint = {by: _joint(stratified, parts)[1] for by, parts in groups.items() if len(parts) > 1}
+            joint = {by: _joint(stratified, parts) for by, parts in groups.items() if len(parts) > 1}
         drafts.append((name, engagement, direct, p_value(direct), joint))
     p_values = np.array([p for *_, p, joint in drafts for p in (p, *(test.p_value for test in joint.values()))])
     # The tests of means and those by group have half of the level each.
     weights = np.array([w for *_, joint in drafts for w in (1.0, *[1.0 / max(len(joint), 1)] * len(joint))])
-    adjusted = iter(holm(p_values, weights).tolist())
+    adjusted = iter(holm_adjusted(p_values, weights).tolist())
     share = float(np.nanmax(shares_of_level(p_values, weights), initial=0.0))
     channels = tuple(
         ChannelExclusion(
@@ -223,22 +212,18 @@ def exclusion_test(effects: FunnelEffects) -> ExclusionTest:
         )
         for name, engagement, direct, p, joint in drafts
     )
-    by_action, by_module = _by_action(effects, unengaged)
     randomised = history.propensity_source in KNOWN_SOURCES
-    return ExclusionTest(channels, by_action, by_module, randomised)
+    return ExclusionTest(channels, _by_module(effects, unengaged), randomised)
 
 
-def _joint(
-    fitted: PricedEffects, groups: Sequence[BoolArray], labels: Sequence[str] | None = None
-) -> tuple[tuple[Effect, ...], JointTest]:
-    """Return the effect on each group of sent decisions, and the test that all are 0; a group too small is left out."""
-    names = labels or [str(g) for g in range(len(groups))]
-    found = [fitted.effect_and_influence(group, name) for group, name in zip(groups, names, strict=True)]
+def _joint(fitted: PricedEffects, groups: Sequence[BoolArray]) -> JointTest:
+    """Test that the effect on each group of sent decisions is 0; a group too small is left out."""
+    found = [fitted.effect_and_influence(group, str(g)) for g, group in enumerate(groups)]
     tested = [(effect.value, influence) for effect, influence in found if is_testable(effect)]
     if not tested:
-        return tuple(effect for effect, _ in found), joint_test(np.zeros(0), np.zeros((0, 0)))
+        return joint_test(np.zeros(0), np.zeros((0, 0)))
     values, influence = (np.array(part) for part in zip(*tested, strict=True))
-    return tuple(effect for effect, _ in found), joint_test(values, influence.T)
+    return joint_test(values, influence.T)
 
 
 def _groups_by_action(effects: FunnelEffects, group: BoolArray) -> list[BoolArray]:
@@ -252,16 +237,13 @@ def _groups_by_action(effects: FunnelEffects, group: BoolArray) -> list[BoolArra
     return groups
 
 
-def _by_action(
-    effects: FunnelEffects, unengaged: BoolArray
-) -> tuple[dict[str, tuple[Effect, ...]], dict[str, JointTest]]:
-    """Return the direct effect of every action, with the reward's own controls, and a joint test for each module."""
+def _by_module(effects: FunnelEffects, unengaged: BoolArray) -> dict[str, JointTest]:
+    """Test for each module that the direct effect of each of its actions is 0, with the reward's own controls."""
     actions = effects.history.decisions.actions
     at_prices = replace(effects.value, surrogates=())  # where exclusion holds, prices do not matter
-    found: dict[str, tuple[Effect, ...]] = {}
-    tests: dict[str, JointTest] = {}
-    for m, module in enumerate(effects.history.modules):
-        codes = np.unique(actions[unengaged, m])
-        groups = [unengaged & (actions[:, m] == code) for code in codes]
-        found[module.name], tests[module.name] = _joint(at_prices, groups, [module.actions[code] for code in codes])
-    return found, tests
+    return {
+        module.name: _joint(
+            at_prices, [unengaged & (actions[:, m] == code) for code in np.unique(actions[unengaged, m])]
+        )
+        for m, module in enumerate(effects.history.modules)
+    }

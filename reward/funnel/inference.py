@@ -1,4 +1,4 @@
-"""What the tests of a funnel share: p-values of effects, Holm's adjustment and the smallest effect that is detected."""
+"""What the tests of a funnel share: p-values of effects, and the smallest effect that is detected."""
 
 from __future__ import annotations
 
@@ -29,32 +29,8 @@ def p_value(effect: Effect) -> float:
     return two_sided_p_value(effect.value / effect.se, effect.n_users - 1) if is_testable(effect) else math.nan
 
 
-def holm(p_values: FloatArray, weights: FloatArray | None = None) -> FloatArray:
-    r"""Return p-values (k,) adjusted so that in 5 % of logs at most any test of a family rejects what is true.
-
-    In the order of :math:`p / w`,
-
-    .. math:: \tilde p_{(j)} = \max_{i \le j} \min\Big(1, \frac{p_{(i)}}{w_{(i)}} \sum_{l \ge i} w_{(l)}\Big)
-
-    A test with a larger weight has more power, at the expense of the others. NaN stays NaN and does not count. Holm
-    (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics.
-
-    Args:
-        p_values: P-values (k,); NaN where nothing was tested.
-        weights: Positive weights of the tests (k,); by default equal.
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested] / w[tested], kind="stable")]
-    left = np.cumsum(w[order][::-1])[::-1]
-    out = np.full(len(p), np.nan)
-    out[order] = np.minimum(np.maximum.accumulate(p[order] / w[order] * left), 1.0)
-    return out
-
-
 def shares_of_level(p_values: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the share of the level that each test of `holm` has at first (k,); NaN where nothing was tested."""
+    """Return the share of the level that each test of `holm_adjusted` has at first (k,); NaN where not tested."""
     tested = ~np.isnan(p_values)
     return np.where(tested, weights / max(float(weights[tested].sum()), np.finfo(float).tiny), np.nan)
 
@@ -64,7 +40,7 @@ def detectable_effect(effect: Effect, share: float = 1.0) -> float:
 
     .. math:: (t_{1 - \alpha s / 2} + t_{0.8}) \, se
 
-    with the share s of the level (the first step of `holm`). NaN where it cannot be tested.
+    with the share s of the level (the first step of `holm_adjusted`). NaN where it cannot be tested.
     """
     if not is_testable(effect):
         return math.nan

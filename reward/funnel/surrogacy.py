@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from crosschannel.core.multiple_tests import holm_adjusted
 from crosschannel.histories.goals import Goal
 from crosschannel.reward.effects.estimates import Effect
 from crosschannel.reward.funnel.effects import FunnelEffects, PricedEffects
 from crosschannel.reward.funnel.inference import (
     SIGNIFICANCE_LEVEL,
     detectable_effect,
-    holm,
     p_value,
     shares_of_level,
 )
@@ -124,6 +124,6 @@ def _surrogate_test(effects: FunnelEffects, goal: Goal) -> SurrogateTest:
         residual=found[0],
         by_channel=tuple(found[1:]),
         p_values=tuple(p_values.tolist()),
-        adjusted=tuple(holm(p_values, weights).tolist()),
+        adjusted=tuple(holm_adjusted(p_values, weights).tolist()),
         detectable=tuple(detectable_effect(one, share) for one, share in zip(found, shares.tolist(), strict=True)),
     )

@@ -134,6 +134,11 @@ def _prices(sums: FloatArray, least: int) -> tuple[FloatArray, FloatArray]:
     """
     n = sums[0, 0]
     if n < least:
+        if not n:
+            raise NotIdentified(
+                "no window without a message tells what surrogates are worth: the log needs decisions at which nothing "
+                "was sent (where it lists messages only, `slots` adds them)"
+            )
         raise NotIdentified(
             f"only {n:,.0f} windows without a message tell what surrogates are worth, and {least:,} are needed: leave "
             "out `reward.funnel.surrogates`, name fewer, or use shorter windows"

@@ -29,6 +29,11 @@ _FOLD_SALT = 0xF01D
 NO_CELL = np.iinfo(np.int64).min
 
 
+def inverse_probability(p_uncensored: FloatArray) -> FloatArray:
+    """Return weights (n,) by inverse probability of censoring: 1/p, or 1 where p is not known."""
+    return np.asarray(1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored))
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """Goal values around the n decisions of a history, in its order.
@@ -49,7 +54,8 @@ class Outcomes:
         available_at: When the post window closes, microseconds (n,).
         fold: Stable hash of the user, for cross-fitting: below `MAX_FOLDS` (n,).
         p_nothing: Probability of sending nothing, where nothing was sent and the log or the design of the experiment
-            says it; NaN where it is not known or was estimated (n,).
+            says it; NaN where it is not known or was estimated, and at controls `holdout`, where it is 1 and does not
+            say how often users like these got messages in the other arms (n,).
         p_uncensored: Probability, by the log's propensities, that nothing is sent at the user's later slots whose
             message would take this decision's reward away (`overlap: exclude`, or `truncate` below `min_post`); 1 where
             none could, NaN where the log has no propensity of such a slot (n,). Which decisions keep their reward
@@ -90,7 +96,7 @@ class Outcomes:
     @property
     def ipc_weight(self) -> FloatArray:
         """Inverse probability of censoring weight (n,): 1/p_uncensored, or 1 where that is not known."""
-        return 1.0 / np.where(np.isnan(self.p_uncensored), 1.0, self.p_uncensored)
+        return inverse_probability(self.p_uncensored)
 
     def select(self, rows: BoolArray) -> Outcomes:
         """Return the outcomes of the chosen decisions."""
@@ -311,11 +317,20 @@ def _measure(history: History, spec: RewardSpec, around: _Surroundings, fitted: 
         actions=d.actions,
         available_at=d.time + windows.post,
         fold=fold_of_users(history)[d.user],
-        p_nothing=np.where(treated | ~np.isin(d.propensity_source, (LOGGED, BY_DESIGN)), np.nan, d.propensity[:, 0]),
+        p_nothing=_p_nothing(history, spec, treated),
         p_uncensored=_p_uncensored(history, _censoring_time(spec)),
         covariates=np.zeros((len(d), 0)) if fitted.features is None else fitted.features.covariates(history),
         preprocessing=fitted,
     )
+
+
+def _p_nothing(history: History, spec: RewardSpec, treated: BoolArray) -> FloatArray:
+    """Return the probability of sending nothing (n,): see `Outcomes.p_nothing`."""
+    d = history.decisions
+    unknown = treated | ~np.isin(d.propensity_source, (LOGGED, BY_DESIGN))
+    if spec.controls == "holdout":
+        unknown = unknown | in_arms(history, spec.holdout_arms)
+    return np.where(unknown, np.nan, d.propensity[:, 0])
 
 
 def _goal_values(

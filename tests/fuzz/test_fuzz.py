@@ -14,7 +14,7 @@ from tests.fuzz.targets import TARGETS
 BY_NAME = {target.name: target for target in TARGETS}
 
 
-@pytest.mark.parametrize("n", [480, pytest.param(20_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [240, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_damaged_inputs_are_refused_or_read(tmp_path: Path, n: int):
     out = fuzz(tmp_path, n, TARGETS, seed=1)
     assert not out.failures

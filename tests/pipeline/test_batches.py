@@ -6,7 +6,7 @@ import numpy as np
 
 from crosschannel.envs.replay import default_log
 from crosschannel.envs.replay.transitions import TransitionIndex
-from crosschannel.pipeline.batches import batch_at
+from crosschannel.pipeline.batches import MAX_ODDS, batch_at, message_odds
 
 
 def test_a_batch_of_rows_is_what_the_log_says_of_them() -> None:
@@ -24,3 +24,9 @@ def test_a_batch_of_rows_is_what_the_log_says_of_them() -> None:
     np.testing.assert_array_equal(batch.next_observations.context[followed], log.context[following])
     np.testing.assert_array_equal(batch.next_observations.action_mask[followed], log.action_mask[following])
     np.testing.assert_array_equal(batch.next_observations.users[followed], log.user_keys[log.user[rows]][followed])
+
+
+def test_odds_are_those_of_a_message_where_nothing_was_sent() -> None:
+    sent = np.array([False, False, False, False, True])
+    probability = np.array([0.25, 1.0, np.nan, 1e-6, 0.1])
+    assert message_odds(sent, probability).tolist() == [3.0, 0.0, 1.0, MAX_ODDS, 1.0]

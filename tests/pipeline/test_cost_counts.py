@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from crosschannel.core.arrays import BoolArray
 from crosschannel.core.times import DAY, WEEK
 from crosschannel.histories.history import History
+from crosschannel.histories.logs import take_rows
+from crosschannel.histories.observation.slicing import since, until
 from crosschannel.pipeline.cost_counts import CostCounts
 from tests.samples import random_history
 
@@ -69,6 +72,55 @@ def test_where_messages_cause_nothing_both_rates_are_the_same() -> None:
         assert 0 < idle < events
         error = counts.organic(EVENTS)[name] / idle**0.5
         assert counts.organic(EVENTS)[name] == pytest.approx(counts.rates(EVENTS)[name], abs=4 * error)
+
+
+def with_arms(history: History, began: int, usual: BoolArray) -> History:
+    """Arms from a time on, of users (U,) of whom the others are the agent's."""
+    d = history.decisions
+    arm = np.where(d.time < began, None, np.where(usual[d.user], "business_as_usual", "agent"))
+    return replace(history, decisions=replace(d, arm=arm))
+
+
+def test_business_as_usual_is_everybody_until_there_are_arms_and_then_the_arm() -> None:
+    """Visits churn, so that most users churn before the arms begin, and have no decision in any arm."""
+    history = replace(random_history(8, users=60, days=12, rate=0.1), churn_events=("visit",))
+    alive = history.decisions.time <= history.churned_at[history.decisions.user]
+    history = replace(history, decisions=take_rows(history.decisions, alive))
+    began, usual = history.span[0] + 6 * DAY, np.arange(60) % 2 == 0
+    found = CostCounts.of_business_as_usual(with_arms(history, began, usual), EVENTS, DAY)
+    first = int(history.decisions.time[history.decisions.time >= began].min())
+    before = by_hand(until(history, first), DAY)
+    arm = usual & (np.bincount(history.decisions.user[history.decisions.time >= began], minlength=60) > 0)
+    later = CostCounts.of(since(history.select_users(arm), first), EVENTS, 0)
+    assert found is not None
+    assert before.events[1] > later.events[1] > 0
+    assert found.events == tuple(np.add(before.events, later.events))
+    survivors = CostCounts.of(history.select_users(arm), EVENTS, DAY)  # days without churn made them so
+    assert found.rates(EVENTS)["visit"] > 1.5 * survivors.rates(EVENTS)["visit"]
+
+
+def test_business_as_usual_from_the_start_is_its_users() -> None:
+    history, usual = random_history(9, users=30, days=10), np.arange(30) < 12
+    found = CostCounts.of_business_as_usual(with_arms(history, 0, usual), EVENTS, DAY)
+    assert found == CostCounts.of(history.select_users(usual), EVENTS, DAY)
+    assert CostCounts.of_business_as_usual(history, EVENTS, DAY) is None
+
+
+def test_users_who_are_moved_to_another_arm_count_until_then() -> None:
+    """A log that names business as usual from its start, for all, of whom half are the agent's users later."""
+    history = random_history(10, users=40, days=12)
+    moved, usual = history.span[0] + 6 * DAY, np.arange(40) % 2 == 0
+    d = history.decisions
+    arm = np.where((d.time < moved) | usual[d.user], "business_as_usual", "agent")
+    found = CostCounts.of_business_as_usual(replace(history, decisions=replace(d, arm=arm)), EVENTS, DAY)
+    whole = CostCounts.of(history.select_users(usual), EVENTS, DAY)
+    parts = [CostCounts.of(history.select_users(~usual), EVENTS, DAY)]
+    for user in np.flatnonzero(~usual):
+        one = history.select_users(np.arange(40) == user)
+        later = one.decisions.time[one.decisions.time >= moved]
+        parts.append(CostCounts.of(until(one, int(later[0])) if len(later) else one, EVENTS, DAY))
+    assert found == sum(parts[1:], whole)
+    assert found.time < whole.time + parts[0].time
 
 
 def test_without_time_outside_windows_nothing_is_organic() -> None:

@@ -158,8 +158,8 @@ def test_the_result_holds_constraints_and_calibration(run):
     assert result.constraints[0].budget == found["budget"]
     assert result.calibration is not None
     assert result.calibration.slope == stored["calibration"]["slope"]
+    assert "Slope of the rewards of all messages on the funnel's predicted value" in result.details()
     text = str(result)
-    assert "Slope of the rewards of all messages on the funnel's predicted value" in text
     users, decisions = result.evaluation.users, result.evaluation.logged_decisions
     assert f"of the test users' {decisions:,} decisions in all ({users:,} users with a reward); a shadow price" in text
     assert "constraint    shadow price  expected use" in text

@@ -290,40 +290,48 @@ def python(*arguments: object, cwd: Path, path: Path | None = None) -> subproces
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def test_no_code_that_a_run_names_is_run_unless_the_command_names_it_too(foreign, tmp_path):
+#: What opens a run, and from where it is asked to: working directory and path of imports, by the names below.
+OPENS = {
+    "evaluate": [("run", "code")],
+    "decide": [("code", None), ("empty", "run")],
+}
+OPENS_MORE = {"decide": [("run", "code")], "evaluate": [("code", None), ("empty", "run")]}
+
+
+@pytest.mark.parametrize("places", [OPENS, pytest.param(OPENS_MORE, marks=pytest.mark.slow)])
+def test_no_code_that_a_run_names_is_run_unless_the_command_names_it_too(foreign, tmp_path, places):
     run, code, mark = foreign
     shutil.copy(code / "their_agent.py", run)
     (tmp_path / "empty").mkdir()
-    commands = [("evaluate", run), ("decide", run, "--out", tmp_path / "x.csv")]
-    for command in commands:
+    folders = {"run": run, "code": code, "empty": tmp_path / "empty", None: None}
+    commands = {"evaluate": ["evaluate", run], "decide": ["decide", run, "--out", tmp_path / "x.csv"]}
+    for name, found in places.items():
         # Not asked for: wherever the code can be found. The programs open a run in the same way.
-        for cwd, path in (
-            ((run, code), (code, None), (tmp_path / "empty", run)) if command[0] == "decide" else ((run, code),)
-        ):
-            done = python("-m", "crosschannel", *command, cwd=cwd, path=path)
+        for cwd, path in found:
+            done = python("-m", "crosschannel", *commands[name], cwd=folders[cwd], path=folders[path])
             assert done.returncode == 1
             assert "names the class 'their_agent:Mine', which would be imported and run" in done.stderr
             assert "--allow-class their_agent:Mine" in done.stderr
-        # Asked for, but it lies in the run's folder, or only in the working directory.
-        allowed = ("-m", "crosschannel", *command, "--allow-class", "their_agent:Mine")
-        done = python(*allowed, cwd=tmp_path / "empty", path=run)
-        assert "lies in the run's own folder" in done.stderr
-        for cwd in (run, code) if command[0] == "decide" else ():  # evaluate reads what was found, without the agent
-            done = python(*allowed, cwd=cwd)
-            assert done.returncode == 1
-            assert "cannot be imported: No module named 'their_agent'" in done.stderr
-    (run / "metrics.json").rename(run / "kept")
-    done = python(ROOT / "train.py", "--resume", run, cwd=code, path=code)
-    assert "names the class 'their_agent:Mine'" in done.stderr
-    (run / "kept").rename(run / "metrics.json")
+    allowed = ("-m", "crosschannel", *commands["decide"], "--allow-class", "their_agent:Mine")
+    # Asked for, but it lies in the run's folder, or only in the working directory.
+    done = python(*allowed, cwd=tmp_path / "empty", path=run)
+    assert "lies in the run's own folder" in done.stderr
+    done = python(*allowed, cwd=code)
+    assert done.returncode == 1
+    assert "cannot be imported: No module named 'their_agent'" in done.stderr
     assert not mark.exists()
     # Asked for, and from where the user has it.
-    for command in commands:
-        done = python(
-            "-m", "crosschannel", *command, "--allow-class", "their_agent:Mine", cwd=tmp_path / "empty", path=code
-        )
-        assert done.returncode == 0, done.stderr
+    done = python(*allowed, cwd=tmp_path / "empty", path=code)
+    assert done.returncode == 0, done.stderr
     assert mark.exists()
+
+
+def test_resuming_runs_no_code_that_only_the_run_names(foreign):
+    run, code, mark = foreign
+    (run / "metrics.json").unlink()
+    done = python(ROOT / "train.py", "--resume", run, cwd=code, path=code)
+    assert "names the class 'their_agent:Mine'" in done.stderr
+    assert not mark.exists()
 
 
 def test_a_policy_file_cannot_name_another_class_than_the_configuration(foreign, tmp_path):

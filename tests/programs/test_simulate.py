@@ -217,7 +217,8 @@ def kill_once(*arguments: object, cwd: Path, after: float) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [40])
 def test_a_killed_update_learns_to_the_same_bits(loop: tuple[Path, str], tmp_path: Path, kills: int) -> None:
     """Half of the times a day is added to the stored sums, and half of the times all is computed from the log alone."""
     rng = random.Random(kills)

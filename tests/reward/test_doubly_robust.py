@@ -148,6 +148,43 @@ def test_influence_on_one_action_is_the_derivative(logged):
         assert found[user] == pytest.approx((moved[0] - moved[1]) / 2e-4, abs=DERIVATIVE_TOLERANCE)
 
 
+def test_users_held_out_are_weighted_like_those_who_got_messages():
+    """10 histories. Messages follow quiet days, and the holdout logs that nothing could be sent: odds of 0.
+
+    Compared as they are, the whole holdout recovers less than who was quiet, and `did` counts that as an effect.
+    """
+    spec = replace(WORLD, controls="holdout", holdout_arms=("held out",))
+    found = {"did_dr": [], "did": []}
+    for seed in range(10):
+        world = simulate(seed, "quiet", users=1000, held_out=0.3)
+        for kind, values in found.items():
+            fitted = TreatmentEffects.fit(make_reward(kind, spec), world.history)
+            assert fitted.frame.identified[fitted.outcomes.treated].all()
+            values.append(fitted.effect().value - world.att)
+    assert f"propensities: {ESTIMATED}" in facts_of(TreatmentEffects.fit(make_reward("did_dr", spec), world.history))
+    z = {kind: np.mean(each) / (np.std(each, ddof=1) / np.sqrt(len(each))) for kind, each in found.items()}
+    assert abs(z["did_dr"]) < 4
+    assert z["did"] > 4
+
+
+def test_values_share_what_rewards_make_of_sending_nothing():
+    """10 histories. No line in yesterday's orders describes a dip: rewards are corrected for who got messages.
+
+    Over all decisions, weighted by 1/p, sending nothing seems to change something. The log's value contains as much,
+    and the difference of both is what its messages earned.
+    """
+    nothing, earned = [], []
+    for seed in range(10):
+        world = simulate(seed, "dip", users=600)
+        fitted = TreatmentEffects.fit(make_reward("did_dr", WORLD), world.history)
+        o, reward = fitted.outcomes, fitted.frame.reward
+        nothing.append(np.average(reward[~o.treated], weights=1.0 / o.p_nothing[~o.treated]))
+        earned.append(reward.mean() - nothing[-1] - world.att * o.treated.mean())
+    z = [np.mean(each) / (np.std(each, ddof=1) / np.sqrt(len(each))) for each in (nothing, earned)]
+    assert abs(z[0]) > 4
+    assert abs(z[1]) < 4
+
+
 def test_an_action_that_is_too_rare_is_not_identified():
     history = two_actions(0, users=100)
     d = history.decisions

@@ -16,7 +16,8 @@ from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
 from crosschannel.pipeline.judgement.records import TrueValue
-from crosschannel.pipeline.judgement.results import summary_text, truth_table
+from crosschannel.pipeline.judgement.results import summary_text
+from crosschannel.pipeline.judgement.tables import truth_table
 from crosschannel.reward import DidReward, LostRewards, Reason, RewardLosses, RewardSpec
 from tests.samples import MODULES, random_history
 
@@ -147,7 +148,7 @@ def test_a_run_tells_everywhere_what_it_could_not_learn_from(trained):
     assert set(metrics["rewards"]) == {"training", "test"}
     text = summary_text(result)
     assert f"Warning, training decisions: {losses.warning}" in text
-    assert losses.text("training") in text
+    assert losses.text("training") in result.details()
     crosschannel.evaluate(run)
     page = (run.path / "report.html").read_text()
     assert "training decisions without a reward" in page

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.numerics
 
 SEEDS = st.integers(0, 10_000)
 CASES = [(kind, option) for kind in REWARDS for option in OPTIONS]
-EXAMPLES = settings(max_examples=25, deadline=None)
+EXAMPLES = settings(max_examples=12, deadline=None)
 
 
 def frame_of(history: History, kind: str, option: str) -> RewardFrame:

@@ -118,7 +118,10 @@ def check_covered(text: str | None, at: int, span: tuple[int, int], first: int |
 
 
 def last_slot(history: History, moment: int, period: int, grid: SlotGrid | None) -> int:
-    """Return the last slot up to a moment (`slot_at`), and say so if it is earlier."""
+    """Return the last slot up to a moment (`slot_at`); say so if it is earlier, or if the next slot has passed as well.
+
+    What is decided for a slot that has passed was not sent then, and yet counts as decided when the log is read.
+    """
     at = slot_at(history, moment, period, grid)
     if at != moment:
         slot, given = timestamps(np.array([at, moment]))
@@ -128,6 +131,13 @@ def last_slot(history: History, moment: int, period: int, grid: SlotGrid | None)
                 f"that slot was {_in_words(moment - at)} ago, and the next one comes in "
                 f"{_in_words(at + period - moment)}: run the job after the slot (--at is in UTC)"
             )
+    if history.span[1] > at + period:
+        slot, end = timestamps(np.array([at, history.span[1]]))
+        logger.warning(
+            f"the log goes on to {end:%Y-%m-%d %H:%M} UTC, beyond the next slot after {slot:%Y-%m-%d %H:%M}: messages "
+            "that are decided now come too late for that slot. Do not send them, and remove the day if it was written: "
+            "its decisions would count as made then"
+        )
     return at
 
 

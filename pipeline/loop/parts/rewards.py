@@ -11,11 +11,10 @@ import numpy as np
 from crosschannel.agents.constraints.budgets import check_constraints
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.times import duration
-from crosschannel.histories.arms import BUSINESS_AS_USUAL
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.slicing import since, until
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.cost_counts import CostCounts
+from crosschannel.pipeline.cost_counts import CostCounts, arms_began
 from crosschannel.pipeline.loop.parts.log import LogParts
 from crosschannel.pipeline.pricing import LogPace
 from crosschannel.reward import DidReward, RewardFrame, make_reward
@@ -94,12 +93,14 @@ class Counts:
     Attributes:
         largest: The largest amounts of all goals that are measured (G,).
         everybody: Cost events of all users.
-        usual: Those of the users with whom business is as usual; None without any.
+        usual: Those under business as usual: of its arm, once there is one; None without it.
+        began: When the first decision with an arm was made, microseconds; `NEVER` without any.
     """
 
     largest: FloatArray
     everybody: CostCounts
     usual: CostCounts | None
+    began: int
 
     def __add__(self, other: Counts) -> Counts:
         usual = [each.usual for each in (self, other) if each.usual is not None]
@@ -107,12 +108,17 @@ class Counts:
             largest=np.maximum(self.largest, other.largest),
             everybody=self.everybody + other.everybody,
             usual=reduce(add, usual) if usual else None,
+            began=min(self.began, other.began),
         )
 
 
 def count(config: Config, log: LogParts, memory: Memory) -> Counts:
-    """Make the first pass over what the parts of a log remember."""
-    return reduce(add, log.run(_Count(config, memory), "largest amounts"))
+    """Make the first pass over what the parts of a log remember; where there are arms, one for the time before them."""
+    found = reduce(add, log.run(_Count(config, memory), "largest amounts"))
+    if found.usual is None:
+        return found
+    before = reduce(add, log.run(_Before(config, memory, found.began), "cost events before there were arms"))
+    return replace(found, usual=before + found.usual)
 
 
 @dataclass(frozen=True)
@@ -122,15 +128,24 @@ class _Count:
 
     def __call__(self, part: History) -> Counts:
         recent, reward = self.memory.recent(self.memory.past(part)), self.config.reward
-        events, window, arm = _cost_events(self.config), duration(reward.post), recent.decisions.arm
-        usual = np.zeros(recent.n_users, dtype=bool)
-        if arm is not None:
-            usual[recent.decisions.user[arm == BUSINESS_AS_USUAL]] = True
+        events, window = _cost_events(self.config), duration(reward.post)
         return Counts(
             largest=largest_amounts(goals_to_measure(reward), recent),
             everybody=CostCounts.of(recent, events, window),
-            usual=CostCounts.of(recent.select_users(usual), events, window) if usual.any() else None,
+            usual=CostCounts.in_arm(recent, events, window),
+            began=arms_began(recent),
         )
+
+
+@dataclass(frozen=True)
+class _Before:
+    config: Config
+    memory: Memory
+    began: int
+
+    def __call__(self, part: History) -> CostCounts:
+        recent, window = self.memory.recent(self.memory.past(part)), duration(self.config.reward.post)
+        return CostCounts.before(recent, _cost_events(self.config), window, self.began)
 
 
 def fit_rewards(config: Config, log: LogParts, memory: Memory, sample: History, largest: FloatArray) -> Rewards:
@@ -173,7 +188,7 @@ class _Second:
 
 
 def pace_of(config: Config, counts: Counts, sample: History) -> LogPace:
-    """Return the pace, where there is such an arm that of the users with whom business is as usual.
+    """Return the pace; where there is such an arm, with the rates of cost events under business as usual.
 
     The time from slot to slot is that of the sample.
 

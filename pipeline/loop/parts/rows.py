@@ -17,6 +17,7 @@ from crosschannel.histories.buckets.leaves import leaf_of
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
 from crosschannel.histories.history import History
+from crosschannel.pipeline.batches import message_odds
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.log_files import lookback
 from crosschannel.pipeline.loop.parts.log import LogParts
@@ -85,6 +86,7 @@ class ChooseRows:
                 engaged=parts.engaged[rows],
                 value=parts.value[rows],
                 cost=parts.cost[rows],
+                odds=message_odds(recent.modules.sends(d.actions[rows]), d.propensity[rows, 0]),
                 cost_names=parts.cost_names,
                 cost_weights=parts.cost_weights,
             )

@@ -9,8 +9,10 @@ import numpy as np
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
 from crosschannel.reward.frame import RewardFrame
+from crosschannel.reward.losses import remedy
 from crosschannel.reward.measurement.outcomes import Outcomes
 from crosschannel.reward.reason import Reason
+from crosschannel.reward.spec import RewardSpec
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,19 @@ class RewardCounts:
     def n_identified(self) -> int:
         """Number of those that have a reward."""
         return int(self.sent[Reason.IDENTIFIED])
+
+    def why_unidentified(self, spec: RewardSpec) -> str:
+        """Return why no sent decision has a reward, and what would help, in sentences; nothing where one has."""
+        if self.n_identified:
+            return ""
+        if not self.n_sent:
+            return "the log has no message, so that no effect of one is measured."
+        reason = list(Reason)[int(self.sent.argmax())]
+        if reason == Reason.FEW_CONTROLS and not self.controls:
+            why = "there is no decision without a message to compare with"
+        else:
+            why = reason.text
+        return f"no sent decision has a reward, above all: {why}. {remedy(reason, spec)}"
 
     def lines(self, kind: str, levels: int) -> tuple[str, ...]:
         """Describe the share of overlapping windows, the controls behind a reward, and what was left out and why.

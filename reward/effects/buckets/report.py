@@ -150,7 +150,13 @@ def diagnose_estimates(
     if plan.length_after is not None and trends.status == "passed":
         later, others = found.of(AFTER)[0], found.of(MESSAGES)[0]
         checks.append(check_after_window(found.of(MAIN)[0], later, others, plan.length_after, failures(checks)))
-    return Diagnostics.build(checks, found.counts.lines(KIND, len(plan.spec.matching.levels)), KIND, on_controls)
+    return Diagnostics.build(
+        checks,
+        found.counts.lines(KIND, len(plan.spec.matching.levels)),
+        KIND,
+        on_controls,
+        unidentified=found.counts.why_unidentified(plan.spec),
+    )
 
 
 def _equal_changes(divided: Estimates, attribute: str) -> JointTest:

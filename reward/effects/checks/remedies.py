@@ -17,6 +17,11 @@ DRAWN_AT_RANDOM = (
     "Messages that are drawn at random with logged probabilities, and `reward.kind: did_dr`; or what made the log "
     "send, as a covariate of that kind."
 )
+WEIGHTED_ALREADY = (
+    "`did_dr` rests on the probabilities of sending, or on its covariates. Log for each decision the probability with "
+    "which it was drawn, not rounded, or take what made the log send as a covariate. A test of a right log fails by "
+    "chance once in twenty: see whether it fails in another part of the log, too."
+)
 REMEDIES = {
     EARLIER: "Rewards whose windows hold no other message (`reward.overlap: exclude`, a shorter `reward.pre`), or a "
     "trial in which users are drawn into arms.",
@@ -33,12 +38,13 @@ def causes(failed: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in failed if name != AFTER) or tuple(failed)
 
 
-def remedies(failed: Sequence[str], unused_propensities: bool) -> tuple[str, ...]:
-    """Return a sentence for each cause, each sentence once.
+def remedies(failed: Sequence[str], unused_propensities: bool, kind: str) -> tuple[str, ...]:
+    """Return what would help for each cause, each text once.
 
     Args:
         failed: The tests that fail.
         unused_propensities: Whether the log has propensities that the rewards do not use.
+        kind: Kind of the rewards.
     """
-    general = BY_PROPENSITIES if unused_propensities else DRAWN_AT_RANDOM
+    general = BY_PROPENSITIES if unused_propensities else WEIGHTED_ALREADY if kind == "did_dr" else DRAWN_AT_RANDOM
     return tuple(dict.fromkeys(REMEDIES.get(name, general) for name in causes(failed)))

@@ -85,7 +85,7 @@ class RewardTests:
         names = [check.name for check in self.refused]
         if names == [AFTER]:  # it says nothing of messages where another test fails, be it less clearly
             names = list(self.diagnostics.failed)
-        return remedies(names, self.diagnostics.unused_propensities)
+        return remedies(names, self.diagnostics.unused_propensities, self.diagnostics.kind)
 
     @property
     def fails_only_before(self) -> bool:

@@ -47,6 +47,7 @@ class Diagnostics:
         on_controls: The placebo on controls, which is among the facts as well; None where there is none.
         cautions: What else contradicts every effect of the log: `History.cautions`.
         unused_propensities: Whether the log has propensities that rewards of this kind do not use.
+        unidentified: Why no sent decision has a reward, and what would help; empty where one has.
     """
 
     checks: tuple[Check, ...]
@@ -55,6 +56,7 @@ class Diagnostics:
     on_controls: Check | None = None
     cautions: tuple[str, ...] = ()
     unused_propensities: bool = False
+    unidentified: str = ""
 
     @classmethod
     def build(
@@ -65,6 +67,7 @@ class Diagnostics:
         on_controls: Check | None,
         cautions: tuple[str, ...] = (),
         unused_propensities: bool = False,
+        unidentified: str = "",
     ) -> Diagnostics:
         """Gather the checks that could be made, and state the placebo on controls among the facts."""
         lines = () if on_controls is None else (f"{on_controls.name}: {on_controls.text}",)
@@ -76,6 +79,7 @@ class Diagnostics:
             on_controls=on_controls,
             cautions=cautions,
             unused_propensities=unused_propensities,
+            unidentified=unidentified,
         )
 
     @property
@@ -92,6 +96,8 @@ class Diagnostics:
 
     @property
     def _verdict(self) -> str:
+        if self.unidentified:
+            return f"Not identified: {self.unidentified}"
         if self.kind in WITHOUT_CONTROLS:
             return f"`{self.kind}` has no controls: do not read the average as causal."
         failed = [FAILURES.get(name, name) for name in causes(self.failed)]
@@ -109,7 +115,9 @@ class Diagnostics:
     @property
     def remedies(self) -> tuple[str, ...]:
         """What would identify what messages change, for each test that fails, as sentences."""
-        return () if self.kind in WITHOUT_CONTROLS else remedies(self.failed, self.unused_propensities)
+        if self.unidentified or self.kind in WITHOUT_CONTROLS:
+            return ()
+        return remedies(self.failed, self.unused_propensities, self.kind)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per check."""

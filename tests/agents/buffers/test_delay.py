@@ -95,6 +95,7 @@ def with_components(n: int, costs: int = 2, seed: int = 0) -> Batch:
         engaged=rng.choice([0.0, 1.0, np.nan], n),
         value=np.where(rng.random(n) < 0.2, np.nan, rng.standard_normal(n)),
         cost=rng.choice([0.0, 1.0, np.nan], (n, costs)),
+        odds=rng.exponential(size=n),
         cost_names=tuple(f"cost {c}" for c in range(costs)),
         cost_weights=rng.random(costs) + 1.0,
     )

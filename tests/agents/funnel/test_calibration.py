@@ -27,6 +27,7 @@ def blend(
 ) -> Blend:
     nothing = torch.zeros_like(funnel)
     predictions = Predictions(
+        judged=funnel,
         funnel=funnel,
         missed=nothing if missed is None else missed,
         used=funnel if used is None else used,
@@ -147,8 +148,9 @@ def test_means_of_the_halves_do_not_count_against_the_predictions() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_weights_follow_from_sums_as_written_out(seed: int) -> None:
-    f, m, used, used_missed, q, c = parts = normals(6, 400, seed=seed).double()
+    judged, f, m, used, used_missed, q, c = parts = normals(7, 400, seed=seed).double()
     used += f
+    judged += f
     user = torch.from_numpy(np.random.default_rng(seed).integers(0, 60, 400))
     half = (user % 7 < 3).long()
     y = f + 0.4 * q - c + normals(400, seed=seed + 1).double()
@@ -166,7 +168,7 @@ def test_the_weights_follow_from_sums_as_written_out(seed: int) -> None:
     weights = torch.linalg.solve(both.t() @ both + ridge, both.t() @ residual) + torch.tensor([1.0, 0.0]).double()
     assert (weights > 0.0).all()  # the bound at 0 does not bind
     assert [found.funnel, found.all_sends] == pytest.approx(weights.tolist(), rel=1e-9)
-    line = torch.stack([half == 0, half == 1, f - c], 1).double()
+    line = torch.stack([half == 0, half == 1, judged - c], 1).double()
     inverse = torch.linalg.inv(line.t() @ line)
     fitted = inverse @ (line.t() @ y)
     score = torch.zeros(60, 3).double().index_add_(0, user, line * (y - line @ fitted).unsqueeze(1))

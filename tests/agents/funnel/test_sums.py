@@ -58,7 +58,8 @@ def test_no_rows_have_sums_of_0() -> None:
 def test_the_common_part_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     design, x, y = Design.build(SPACES["plain"], WIDTH), contexts(N, WIDTH), contexts(N, 2, seed=1)
     monkeypatch.setattr(module, "ROWS_PER_CHUNK", 7)
-    phi = design.common(x).double()
-    assert_same(
-        sum_common(design, x, y), DesignStatistics(phi.t() @ phi, phi.t() @ y.double(), y.double().square().sum(0), N)
-    )
+    phi, weight = design.common(x).double(), contexts(N, 1, seed=2)[:, 0].abs()
+    weighted = phi * weight.double().unsqueeze(1)
+    square = (y.double().square() * weight.double().unsqueeze(1)).sum(0)
+    found = sum_common(design, x, y, weight)
+    assert_same(found, DesignStatistics(weighted.t() @ phi, weighted.t() @ y.double(), square, N))

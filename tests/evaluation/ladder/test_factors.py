@@ -12,7 +12,6 @@ from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation import LoggedDecisions
 from crosschannel.evaluation.ladder import dependence_tests, find_factors, ladder_values, ladder_weights
-from crosschannel.evaluation.ladder.dependence import holm_adjusted
 from tests.evaluation.ladder.worlds import MESSAGE, NESTED, EveryAction, random_policy
 
 pytestmark = pytest.mark.numerics
@@ -183,12 +182,6 @@ def test_independent_modules_are_rarely_joined():
 def test_independent_modules_are_joined_in_few_logs(users):
     """In less than .05 of logs with skewed propensities (.01 is nominal): more than 40 of 500 have a chance of 2e-3."""
     assert false_alarms(500, users, seed=users) <= 40
-
-
-def test_holm_by_hand():
-    assert holm_adjusted(np.array([0.01, 0.04, 0.03])) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm_adjusted(np.array([0.5, 0.9])) == pytest.approx([1.0, 1.0])
-    assert holm_adjusted(np.zeros(0)).shape == (0,)
 
 
 def test_modules_drawn_together_are_biased_as_factors_even_if_effects_add_up():

@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from crosschannel.evaluation import EvaluationSettings, Interval, caveats, headline, module_effects, text_table, verdict
+from crosschannel.evaluation import (
+    EvaluationSettings,
+    Interval,
+    caveats,
+    headline,
+    headline_text,
+    module_effects,
+    text_table,
+    verdict,
+)
 from crosschannel.evaluation.ladder.breakdown import MAX_SHARE
 from crosschannel.evaluation.report.formatting import reasons_once
 from crosschannel.evaluation.report.ladder_text import breakdown_sentence
@@ -35,6 +44,27 @@ def test_below_the_minimum_ess_the_table_gives_the_reason_and_no_number():
     row = next(line for line in text.splitlines() if line.startswith("the whole action") and " snips " in line)
     assert row.endswith(f"not identified (ESS {e.support.ess:.0f} < 1,000,000)")
     assert "nan" not in text
+
+
+def test_the_headline_has_every_order_and_no_single_module():
+    good = identified()
+    text = headline_text(good)
+    assert good.ladder is not None
+    for e in good.ladder.orders:
+        assert e.estimator in text
+        assert f"[{e.value.low:.4g}, {e.value.high:.4g}]" in text
+    assert good.population in text
+    assert all(f"\n{e.label}  " not in text for e in good.estimates if e.module is not None)
+
+
+def test_without_a_ladder_the_headline_has_every_estimate_of_the_whole_action():
+    plain = replace(identified(), ladder=None)
+    text = headline_text(plain)
+    whole = [e for e in plain.estimates if e.module is None]
+    for e in whole:
+        assert f"[{e.value.low:.4g}, {e.value.high:.4g}]" in text
+    assert text.count("\nthe whole action  ") == len(whole)
+    assert verdict(plain) in text
 
 
 def difference(low: float, high: float) -> Interval:

@@ -32,7 +32,7 @@ def test_a_look_that_cannot_stop_the_trial_says_so(early):
     text = trial_text(early)
     assert "Verdict: not yet." in text
     assert "this look cannot stop the trial yet" in text
-    assert "7% of the declared 28 days are over" in text
+    assert "the log ends after 2 of the declared 28 days" in text
     assert "inf" not in text
     assert "nan" not in text
 

@@ -14,7 +14,6 @@ from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.propensities.checks import check_propensities, notes_on_estimates
 from crosschannel.histories.propensities.estimate import estimate_propensities
-from crosschannel.histories.propensities.mean_weights import holm
 from crosschannel.histories.propensities.mistakes import UNKNOWN
 from crosschannel.histories.propensities.sources import BY_DESIGN, LOGGED
 from tests.histories.propensities.propensity_worlds import (
@@ -248,7 +247,3 @@ def test_missing_propensities_are_not_tested_and_estimated_ones_are_for_a_note()
     wrong = history.with_propensities(1 - world.p[:, None], 1 - world.p, "estimated")
     assert not check_propensities(wrong).contradictions
     assert "the estimated propensities of 'channel' do not fit its actions" in "".join(notes_on_estimates(wrong))
-
-
-def test_holms_adjustment():
-    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])

@@ -14,7 +14,6 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import InputError
 from crosschannel.core.times import HOUR
 from crosschannel.histories.history import History
-from crosschannel.histories.values.rewards import check_rewards
 
 MODULES = ActionSpace(
     [
@@ -357,31 +356,6 @@ def test_a_history_without_events_is_a_history():
     log = good()
     log.events = log.events.iloc[:0]
     assert len(log.read().events) == 0
-
-
-@pytest.mark.parametrize(
-    ("rewards", "problem", "row"),
-    [
-        ([1.0, np.nan, np.nan], "the reward of decision b is NaN", 2),
-        ([1.0, 2.0, -np.inf], "the reward of decision c is infinite", 3),
-        (["1", "2", "much"], "this is not a number", 3),
-    ],
-)
-def test_no_learner_gets_a_reward_that_is_no_number(rewards, problem, row):
-    with pytest.raises(InputError) as caught:
-        check_rewards(rewards, ["a", "b", "c"], file="rewards.parquet")
-    (fault,) = caught.value.faults
-    assert (fault.file, fault.column, fault.row, fault.problem) == ("rewards.parquet", "reward", row, problem)
-    assert fault.remedy
-
-
-def test_rewards_must_be_as_many_as_the_decisions():
-    with pytest.raises(InputError, match="2 rewards for 3 decisions"):
-        check_rewards([1.0, 2.0], ["a", "b", "c"])
-
-
-def test_good_rewards_pass_unchanged():
-    np.testing.assert_array_equal(check_rewards([1, -2.5, 0], ["a", "b", "c"]), [1.0, -2.5, 0.0])
 
 
 @pytest.mark.parametrize("name", [" ", "null", "NaN", " none ", np.inf, -np.inf, "undefined", "N/A"])

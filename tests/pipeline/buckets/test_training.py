@@ -20,6 +20,7 @@ from crosschannel.core.errors import ConfigError, InputError, NotIdentified
 from crosschannel.engines import make_engine, run_locally
 from crosschannel.histories.buckets import write_buckets
 from crosschannel.histories.history import History
+from crosschannel.pipeline.batches import message_odds
 from crosschannel.pipeline.buckets import reading, sampling, training
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, reads_buckets
@@ -193,15 +194,23 @@ def taught_in_memory(config: Config, data: TrainingData) -> agents.Agent:
     parts = split.rewards.components
     assert parts is not None
     kept = parts.select(rows)
+    decisions = split.history.decisions
     agent = agents.make_agent(modules=data.history.modules, device="cpu", **agent_spec(config, data))
     agent.observe(
         agents.Batch(
             observations=split.observations[rows],
-            actions=split.history.decisions.actions[rows],
+            actions=decisions.actions[rows],
             rewards=split.rewards.reward[rows],
             se=split.rewards.se[rows],
-            keys=split.history.decisions.key[rows],
-            components=agents.Components(kept.engaged, kept.value, kept.cost, kept.cost_names, kept.cost_weights),
+            keys=decisions.key[rows],
+            components=agents.Components(
+                engaged=kept.engaged,
+                value=kept.value,
+                cost=kept.cost,
+                odds=message_odds(decisions.actions[rows, 0] > 0, decisions.propensity[rows, 0]),
+                cost_names=kept.cost_names,
+                cost_weights=kept.cost_weights,
+            ),
         )
     )
     agent.update(1)
@@ -378,7 +387,7 @@ def test_a_run_that_cannot_learn_leaves_nothing_behind(
     ("settings", "message"),
     [
         ({"context.events": ("no_such_event",)}, "no_such_event"),
-        ({"reward.pre": "90d", "reward.post": "90d"}, "0 windows without a message"),
+        ({"reward.pre": "90d", "reward.post": "90d"}, "no window without a message"),
         ({"agent.name": "epsilon_greedy", "agent.settings": {"half_life": 5.0}}, "rows in leaves have no age"),
     ],
 )

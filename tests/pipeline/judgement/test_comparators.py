@@ -26,8 +26,10 @@ from crosschannel.pipeline.judgement.constants import (
 from crosschannel.pipeline.judgement.evidence import evidence_of
 from crosschannel.pipeline.judgement.gating import cost_events
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder
+from crosschannel.pipeline.judgement.judging import nothing_notes
 from crosschannel.pipeline.judgement.records import Comparator
-from crosschannel.pipeline.judgement.results import EvaluationResult, comparators_table
+from crosschannel.pipeline.judgement.results import EvaluationResult
+from crosschannel.pipeline.judgement.tables import comparators_table
 from crosschannel.pipeline.report.comparators import comparators_section
 from tests.programs.samples import SMALL
 
@@ -182,7 +184,8 @@ def test_every_comparator_stands_beside_the_policy(result):
     shown = str(result)
     for name in names:
         assert f"\n{name}" in shown
-    assert "Verdict: " in shown
+    assert shown.startswith("Verdict: ")
+    assert shown.count("Verdict: ") == 1
 
 
 def test_the_logged_policy_is_the_mean_of_the_log(result):
@@ -246,7 +249,8 @@ def test_what_stands_beside_the_headline_has_its_order():
     rewards, counts = data.test.rewards.reward[kept], 1.0 / data.test.rewards.p_uncensored[kept]
     q = [each[kept] for each in p]
     design = LadderDesign.build(log, q, rewards, counts, None, set_to_2.evaluation.estimation)
-    weights, mass = HeadlineOrder.from_evaluation(config, log, moved).weights(log, q)
+    order = HeadlineOrder.from_evaluation(config, log, moved)
+    weights, mass = order.weights(log, q), order.unsupported_mass(log, q)
     support = Support.from_weights(weights * counts / counts.mean(), rewards, log.user, np.ones(len(log), bool), mass)
     assert support == design.supports[2]
     assert support != design.supports[1]
@@ -269,9 +273,8 @@ def test_without_a_ladder_whole_messages_are_weighted():
     config = pipeline.load_config(SMALL[1], {"evaluation.order": 2})
     policy = one_hot(LOG.modules, LOG.actions)
     found = HeadlineOrder.from_evaluation(config, LOG, evaluation)  # type: ignore[arg-type]
-    weights, mass = found.weights(LOG, policy)
-    assert weights == pytest.approx(1 / LOG.joint)
-    assert mass == pytest.approx(0.0)
+    assert found.weights(LOG, policy) == pytest.approx(1 / LOG.joint)
+    assert found.unsupported_mass(LOG, policy) == pytest.approx(0.0)
 
 
 def distances(result):
@@ -324,6 +327,16 @@ def test_a_table_without_truth_has_no_column_for_it():
     assert "true effect" in comparators_table([replace(row, truth=0.5)])
     constant = replace(row, policy="best constant", detail="email, a, a1")
     assert comparators_table([constant]).endswith("\nbest constant: email, a, a1")
+
+
+def test_what_the_log_makes_of_sending_nothing_is_named_where_it_is_not_0():
+    value = Interval(0.1, 0.05, 0.15, 0.025)
+    row = Comparator("no send", "", value, value, UNDEFINED, 12.0)
+    (note,) = nothing_notes("did_dr", [replace(row, policy="logged"), row])
+    assert note.startswith("Each value contains +0.1 [0.05, 0.15] that no message earned")
+    assert nothing_notes("did_dr", [replace(row, value=Interval(0.1, -0.05, 0.25, 0.08))]) == []
+    assert nothing_notes("raw", [row]) == [], "users buy without messages"
+    assert nothing_notes("did", [replace(row, value=UNDEFINED)]) == nothing_notes("did", []) == []
 
 
 def test_cost_events_are_compared_with_the_log(result):

@@ -191,6 +191,7 @@ def test_rewards_that_stop_closing() -> None:
     without = replace(history, decisions=take_rows(d, ~gone))
     assert "rewards" not in fired(history, settings=strict)
     (alert,) = check(without, settings=strict)["rewards"]
+    assert "`reward.controls: holdout`" in alert.remedy
     assert "0 of " in alert.finding
     assert "The others, above all: too few controls in the time bucket (" in alert.finding
 

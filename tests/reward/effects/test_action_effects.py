@@ -10,6 +10,7 @@ import pytest
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.history import History
+from crosschannel.histories.logs import take_rows
 from crosschannel.reward import Goal, make_reward
 from crosschannel.reward.effects import (
     AUTO,
@@ -32,10 +33,12 @@ from crosschannel.reward.effects.action_effects import (
     compare_estimates,
     difference,
 )
+from crosschannel.reward.effects.estimates import fit_each_action
 from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.effects.report import NONE, module_for_action_effects, verdict_text
 from tests.reward.effects.checks.logs import SPEC as DAILY
 from tests.reward.effects.checks.logs import at_random, by_level, daily_log
+from tests.reward.samples import rebuilt
 from tests.reward.simulated import SPEC, simulate
 
 pytestmark = pytest.mark.numerics
@@ -78,7 +81,7 @@ def test_each_effect_is_that_of_its_action_alone():
 
 
 def fits_of(whole: TreatmentEffects, history: History) -> dict[str, TreatmentEffects | None]:
-    return {action: fitted for action, _, fitted in whole.for_each_action(history, "channel")}
+    return {action: fitted for action, _, fitted in fit_each_action(whole.model, whole.outcomes, history, "channel")}
 
 
 def test_tests_are_those_of_the_action_alone():
@@ -232,6 +235,20 @@ def test_the_verdict_ends_the_report_and_agrees_with_the_effects_of_actions():
     assert text.splitlines()[-1].startswith("Verdict: Sent decisions and controls had unequally many messages before")
     assert "No test fails" not in text
     assert "fails no test" not in text
+
+
+def test_where_nothing_is_identified_the_verdict_says_so_and_what_would_help():
+    """A log that lists messages only: no test fails where nothing can be tested."""
+    history = two_actions(3)
+    listed = rebuilt(history, take_rows(history.decisions, history.decisions.actions[:, 0] > 0), history.events)
+    text = effects_report(listed, make_reward("did", SPEC), EffectsRequest(by=("all",)))
+    assert "Not identified: all of them." in text
+    assert "Do not read as causal" not in text
+    assert "by chance alone" not in text
+    verdict = text.splitlines()[-1]
+    assert verdict.startswith("Verdict: Not identified: no sent decision has a reward, above all: there is no decision")
+    assert "Where a log lists messages only, `slots` adds the times" in verdict
+    assert "No test fails" not in text
 
 
 def test_the_verdict_names_what_single_effects_say_otherwise():

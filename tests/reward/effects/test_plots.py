@@ -69,4 +69,4 @@ def test_groups_are_drawn_by_periods_since_their_first_message():
     np.testing.assert_allclose(np.sort(drawn), np.sort(effects.att))
     bars = [segment[:, 1] for c in ax.containers for segment in c.lines[2][0].get_segments()]
     lengths = np.sort([high - low for low, high in bars])
-    np.testing.assert_allclose(lengths, np.sort(2 * student_quantile(119) * effects.se))
+    np.testing.assert_allclose(lengths, np.sort(2 * student_quantile(39) * effects.se))  # 40 users on either side

@@ -67,9 +67,9 @@ def test_a_log_in_which_everything_is_sent_has_no_controls():
     assert np.isfinite(effects.components.engaged).any()
     assert np.isfinite(effects.components.cost).all()
     model = make_reward("did", SPEC)
-    with pytest.raises(NotIdentified, match="only 0 windows without a message"):
+    with pytest.raises(NotIdentified, match="no window without a message tells"):
         model.fit_transform(history)
-    assert "not identified: only 0 windows" in funnel_section(model, history, model.measure(history))
+    assert "not identified: no window without" in funnel_section(model, history, model.measure(history))
 
 
 def test_one_user_alone():

@@ -1,4 +1,4 @@
-"""Holm's adjustment and detectable effects against statsmodels and simulation."""
+"""Shares of a level, and detectable effects against simulation."""
 
 from __future__ import annotations
 
@@ -8,28 +8,13 @@ import scipy.stats
 
 from crosschannel.reward.effects import Effect
 from crosschannel.reward.funnel.effects import Share, share_of
-from crosschannel.reward.funnel.inference import detectable_effect, holm, is_testable, p_value, shares_of_level
+from crosschannel.reward.funnel.inference import detectable_effect, is_testable, p_value, shares_of_level
 
 pytestmark = pytest.mark.numerics
 
 
 def effect(value: float, se: float, users: int = 400) -> Effect:
     return Effect("all", value, se, n_treated=1000, n_controls=1000, n_users=users)
-
-
-def test_holm_equals_statsmodels():
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
-    rng = np.random.default_rng(0)
-    for size in (1, 2, 7, 20):
-        p = rng.uniform(0, 0.2, size)
-        p[::3] = p[0]  # ties
-        np.testing.assert_allclose(holm(p), multitest.multipletests(p, method="holm")[1], rtol=1e-12)
-
-
-def test_holm_leaves_out_what_was_not_tested():
-    np.testing.assert_allclose(holm(np.array([0.01, np.nan, 0.04])), [0.02, np.nan, 0.04])
-    assert np.isnan(holm(np.array([np.nan, np.nan]))).all()
-    assert len(holm(np.zeros(0))) == 0
 
 
 def test_p_values_are_those_of_student():
@@ -40,17 +25,9 @@ def test_p_values_are_those_of_student():
         assert not is_testable(wrong)
 
 
-def test_weights_of_holm_divide_the_level():
-    """The first step by hand; with equal weights, plain Holm; and no more than 5 % of logs reject what is true."""
-    np.testing.assert_allclose(holm(np.array([0.01, 0.01]), np.array([0.8, 0.2])), [0.0125, 0.0125])
-    np.testing.assert_allclose(holm(np.array([0.04, 0.001]), np.array([0.8, 0.2])), [0.04, 0.005])
+def test_weights_divide_the_level_among_what_was_tested():
     p = np.array([0.03, 0.2, np.nan, 0.004])
-    np.testing.assert_allclose(holm(p, np.full(4, 7.0)), holm(p))
     np.testing.assert_allclose(shares_of_level(p, np.array([2.0, 1.0, 5.0, 1.0])), [0.5, 0.25, np.nan, 0.25])
-    rng = np.random.default_rng(3)
-    weights = np.array([0.8, 0.1, 0.06, 0.04])
-    rejects = [holm(each, weights).min() < 0.05 for each in rng.random((20_000, 4))]
-    assert np.mean(rejects) < 0.05 + 3 * (0.05 * 0.95 / 20_000) ** 0.5
 
 
 @pytest.mark.parametrize("share", [1.0, 1 / 6])

@@ -70,6 +70,16 @@ def test_a_decision_just_before_its_slot_says_by_how_much(caplog):
     assert "that slot was 23 h 58 min ago, and the next one comes in 2 min: run the job after the slot" in caplog.text
 
 
+def test_a_slot_that_has_passed_is_said_to_be_too_late(caplog):
+    history = log_with(DAILY)
+    end = history.span[1]
+    with caplog.at_level("WARNING"):
+        assert last_slot(history, end, DAY, None) > end - DAY
+        assert "too late" not in caplog.text
+        last_slot(history, end - 3 * DAY, DAY, None)
+    assert "come too late for that slot" in caplog.text
+
+
 def test_a_declared_grid_keeps_its_local_time():
     grid = SlotGrid("1d", "10:00", "Europe/Berlin")
     history = log_with(DAILY)

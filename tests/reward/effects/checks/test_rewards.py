@@ -13,6 +13,7 @@ from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.checks.alike_controls import BY_PROPENSITY
 from crosschannel.reward.effects.checks.check import Check
 from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
+from crosschannel.reward.effects.checks.remedies import remedies
 from crosschannel.reward.effects.checks.rewards import (
     PRE_TRENDS,
     REFUSAL_LEVEL,
@@ -61,8 +62,16 @@ def test_a_clear_failure_refuses_and_says_what_would_help(rule: Rule, name: str,
 def test_random_draws_are_asked_for_only_where_a_log_has_no_propensities() -> None:
     assert any("drawn at random" in one for one in of_rule(after_a_quiet_day, logged=False).remedies)
     assert not any("drawn at random" in one for one in of_rule(after_a_quiet_day).remedies)
-    # They are used already.
+
+
+def test_a_kind_that_uses_propensities_is_not_advised_again() -> None:
+    """Neither that kind nor draws at random, which the log may have; a placebo fails in one right log of twenty."""
     assert not any("This log has propensities" in one for one in of_rule(all_but_a_few, "did_dr").remedies)
+    for name in (PRE_TRENDS, "placebo on holdout"):
+        (one,) = remedies([name], False, "did_dr")
+        assert "not rounded" in one
+        assert "`reward.kind" not in one
+        assert remedies([name], False, "did_regression") != (one,)
 
 
 def test_random_messages_are_not_refused() -> None:
