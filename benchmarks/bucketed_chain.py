@@ -4,8 +4,9 @@
 
 The log of the default market is simulated once, bucket by bucket. Then each step is a command of its own: `bucket`
 divides the same rows again from a native folder, `train` learns with the default configuration, `evaluate` judges,
-`decide` decides for the end of the log. Memory is the largest sum over the process tree of the proportional share of
-anonymous and shared pages (`Pss_Anon` and `Pss_Shmem` of Linux, no file pages), looked at every --interval seconds.
+`update` learns from all users, `decide` decides for the end of the log. Memory is the largest sum over the process tree
+of the proportional share of anonymous and shared pages (`Pss_Anon` and `Pss_Shmem` of Linux, no file pages), looked at
+every --interval seconds.
 Wall times are those of --workers processes, and of an idle machine only if it is one; the line through the sums is
 that of CPU time. Writes OUTPUT.csv, a row for each size and step, and OUTPUT.md.
 """
@@ -34,7 +35,7 @@ from crosschannel.histories.buckets.opening import open_buckets
 from crosschannel.histories.readers.folder import DESCRIPTION_FILE, FORMAT, FORMAT_VERSION
 
 PRIVATE = re.compile(r"Pss_(?:Anon|Shmem):\s+(\d+) kB")
-STEPS = ("bucket", "train", "evaluate", "decide")
+STEPS = ("bucket", "train", "evaluate", "update", "decide")
 
 
 def tree(root: int) -> Iterator[int]:
@@ -116,6 +117,7 @@ def commands(log: Path, folder: Path, buckets: int, workers: int) -> dict[str, l
             *("--history.source", "folder", "--history.path", str(log), *engine),
         ],
         "evaluate": ["evaluate", str(run), *engine],
+        "update": ["update", str(run), *engine],
         "decide": ["decide", str(run), "--out", str(folder / "decisions.parquet"), "--force", *engine],
     }
 

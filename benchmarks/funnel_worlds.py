@@ -31,6 +31,7 @@ from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import Config, load_config
 from crosschannel.pipeline.judgement.judging import deployable_policy, market_policy
 from crosschannel.pipeline.loop.learning import fit
+from crosschannel.pipeline.loop.parts.log import LogParts
 
 #: Gradient steps of the agent without a funnel, about as many as `train.py` makes.
 UPDATES, STEPS = 170, 4
@@ -78,7 +79,7 @@ def result(scenario: str, seed: int, users: int) -> dict[str, Any]:
     batch = batch_of(data)
     fresh = FreshUsers.draw(data.truth.market, users)
     funnel, plain = trained(config, data, batch), trained(config, data, replace(batch, components=None))
-    updated = fit(config, data.history, data.history.span[1])
+    updated = fit(config, LogParts.from_history(data.history), data.history.span[1])
 
     def after_update(constraints: Constraints) -> ContextPolicy:
         return market_policy("updated", updated.features, updated.agent, constraints, updated.pace, config.seed)

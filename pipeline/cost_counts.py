@@ -86,14 +86,23 @@ class CostCounts:
             events: The cost events.
             window: Time after a message in which it causes cost events, microseconds.
         """
-        d = history.decisions
-        if d.arm is None or not (usual := np.asarray(d.arm == BUSINESS_AS_USUAL, dtype=bool)).any():
+        found = cls.in_arm(history, events, window)
+        return None if found is None else cls.before(history, events, window, arms_began(history)) + found
+
+    @classmethod
+    def in_arm(cls, history: History, events: Sequence[str], window: int) -> CostCounts | None:
+        """Count the cost events of the arm `business_as_usual`; None without it."""
+        arm = history.decisions.arm
+        if arm is None or not (usual := np.asarray(arm == BUSINESS_AS_USUAL, dtype=bool)).any():
             return None
-        found = cls.of(history, events, window, usual)
-        began = int(d.time[np.asarray(pd.notna(d.arm) & (d.arm != ""), dtype=bool)].min())
-        if not (d.time < began).any():
-            return found
-        return cls.of(until(history, began), events, window) + found
+        return cls.of(history, events, window, usual)
+
+    @classmethod
+    def before(cls, history: History, events: Sequence[str], window: int, began: int) -> CostCounts:
+        """Count the cost events of all users before there were arms, from a time on, microseconds."""
+        if began <= history.span[0]:
+            return cls(events=(0,) * len(events), time=0, idle_events=(0,) * len(events), idle_time=0)
+        return cls.of(until(history, began), events, window)
 
     def __add__(self, other: CostCounts) -> CostCounts:
         return CostCounts(
@@ -119,6 +128,14 @@ class CostCounts:
         return {
             name: count / weeks if weeks > 0.0 else 0.0 for name, count in zip(names, self.idle_events, strict=True)
         }
+
+
+def arms_began(history: History) -> int:
+    """Return the time of the first decision that has an arm, microseconds; `NEVER` without any."""
+    arm = history.decisions.arm
+    if arm is None:
+        return NEVER
+    return int(history.decisions.time[np.asarray(pd.notna(arm) & (arm != ""), dtype=bool)].min(initial=NEVER))
 
 
 def _first_times(history: History, chosen: BoolArray) -> IntArray:

@@ -117,6 +117,27 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
     )
 
 
+def add_leaves(design: Design, found: Fit, leaves: Leaves, run: RunOverTasks) -> Fit:
+    """Return a fit with later rows added to its sums, in one pass over them: see `agents.funnel.model.add_rows`.
+
+    Args:
+        design: The columns of all effects.
+        found: The fit.
+        leaves: The later rows, which have components.
+        run: Runs a function over groups of leaves.
+    """
+    used = found.design(design)
+    nothing = DesignStatistics.empty(used.columns, 1)
+    working = [replace(hazard, sums=nothing) for hazard in found.hazards]  # the sums, which are large, are not sent
+    one_pass = partial(message_sums, design=used, leaves=leaves, usual=found.usual, hazards=working)
+    later = reduce(SecondSums.add_in_place, run(one_pass, leaves.tasks))
+    hazards = (
+        replace(hazard, sums=hazard.sums + reduce(add, (half[c] for half in later.hazards)))
+        for c, hazard in enumerate(found.hazards)
+    )
+    return replace(found, sums=found.sums + reduce(add, later.by_fold), hazards=tuple(hazards))
+
+
 @dataclass(frozen=True)
 class FirstSums:
     """What the first pass over the rows finds; `+` adds the rows of other users.

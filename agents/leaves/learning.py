@@ -10,7 +10,7 @@ from crosschannel.agents.base import Agent
 from crosschannel.agents.ensemble.agent import EnsembleThompson
 from crosschannel.agents.funnel.funnel import Funnel
 from crosschannel.agents.funnel.model import MIN_MESSAGES
-from crosschannel.agents.leaves.funnel import fit_funnel
+from crosschannel.agents.leaves.funnel import add_leaves, fit_funnel
 from crosschannel.agents.leaves.leaves import Leaves, RunOverTasks
 from crosschannel.agents.leaves.regressions import fit_ensemble, fit_linear
 from crosschannel.agents.linear.agent import LinearAgent
@@ -69,7 +69,12 @@ def check_learns_from(agent: Agent, leaves: Leaves) -> None:
 
 
 def _has_funnel(agent: Agent, leaves: Leaves) -> bool:
-    return leaves.funnel and isinstance(getattr(agent, "funnel", None), Funnel)
+    return leaves.funnel and has_funnel(agent)
+
+
+def has_funnel(agent: Agent) -> bool:
+    """Return whether an agent has a model of the funnel, which learns from rows with components."""
+    return isinstance(getattr(agent, "funnel", None), Funnel)
 
 
 def _too_few(leaves: Leaves) -> NotIdentified:
@@ -94,16 +99,52 @@ def learn_from_leaves(
         NotIdentified: If the log has too few messages.
     """
     check_learns_from(agent, leaves)
-    funnel, schedule = getattr(agent, "funnel", None), schedule or Schedule()
-    if isinstance(funnel, Funnel) and leaves.funnel:
-        found = fit_funnel(funnel.design, leaves, run)
-        if found is None:
+    schedule = schedule or Schedule()
+    if _has_funnel(agent, leaves):
+        if not fit_funnel_of(agent, leaves, run):
             raise _too_few(leaves)
-        funnel.adopt(found, dict(leaves.costs))
-        return funnel.calibration()
+        return _funnel_of(agent).calibration()
     if isinstance(agent, EnsembleThompson):
         return fit_ensemble(agent, leaves, run, schedule.rows_per_update, schedule.offline_updates, schedule.steps)
     if isinstance(agent, LinearAgent):
         return fit_linear(agent, leaves, run)
     check_learns(type(agent).__name__)
     return {}
+
+
+def fit_funnel_of(agent: Agent, leaves: Leaves, run: RunOverTasks) -> bool:
+    """Fit an agent's funnel to the rows of all leaves; return False, with nothing fitted, while messages are too few.
+
+    Args:
+        agent: The agent, which has a funnel.
+        leaves: The rows, which have components.
+        run: Runs a function over groups of leaves.
+    """
+    funnel = _funnel_of(agent)
+    found = fit_funnel(funnel.design, leaves, run)
+    if found is not None:
+        funnel.adopt(found, leaves.costs)
+    return found is not None
+
+
+def extend_funnel_of(agent: Agent, leaves: Leaves, run: RunOverTasks) -> None:
+    """Add the rows of leaves to the fit of an agent's funnel; all but the coefficients stays as it was fitted.
+
+    Args:
+        agent: The agent, whose funnel has a fit.
+        leaves: The later rows, which have components.
+        run: Runs a function over groups of leaves.
+
+    Raises:
+        ConfigError: If the funnel has no fit, or its cost events are not those of the rows.
+    """
+    funnel = _funnel_of(agent)
+    if funnel.fit is None or funnel.cost_names != tuple(leaves.costs):
+        raise ConfigError("the funnel has no fit with the cost events of these rows, to which they could be added")
+    funnel.adopt(add_leaves(funnel.design, funnel.fit, leaves, run), leaves.costs)
+
+
+def _funnel_of(agent: Agent) -> Funnel:
+    funnel = getattr(agent, "funnel", None)
+    assert isinstance(funnel, Funnel)  # callers ask first
+    return funnel

@@ -186,6 +186,11 @@ class LeafRows:
         return found
 
 
+def opened(leaf: Path | LeafRows) -> LeafRows:
+    """Return the rows of a leaf, from its folder where they are not in memory."""
+    return leaf if isinstance(leaf, LeafRows) else LeafRows.open(leaf)
+
+
 def _digest(columns: dict[str, npt.NDArray[Any]]) -> str:
     """Return a digest of columns, by name, type, shape and content."""
     out = hashlib.blake2b(digest_size=16)
@@ -195,12 +200,17 @@ def _digest(columns: dict[str, npt.NDArray[Any]]) -> str:
     return out.hexdigest()
 
 
-def blocks(folders: Sequence[Path], size: int = ROWS_PER_BLOCK) -> Iterator[LeafRows]:
-    """Yield the rows of some leaves, in their order, in blocks of a size; the last one may be smaller."""
+def blocks(leaves: Sequence[Path | LeafRows], size: int = ROWS_PER_BLOCK) -> Iterator[LeafRows]:
+    """Yield the rows of some leaves, in their order, in blocks of a size; the last one may be smaller.
+
+    Args:
+        leaves: The folder of each leaf, or its rows where they are in memory.
+        size: Rows of a block.
+    """
     held: list[LeafRows] = []
     have = 0
-    for folder in folders:
-        leaf, start = LeafRows.open(folder), 0
+    for each in leaves:
+        leaf, start = opened(each), 0
         while start < len(leaf):
             part = leaf[start : start + size - have]
             held.append(part)

@@ -8,7 +8,8 @@ Run it once a day before `decide`, which then decides with the new policy. Rewar
 their windows have closed. What is learned depends on the log alone: the same after a missed day, a crash,
 or a log that was corrected later. Policies are files in RUN/policies, named by their content; the last ones
 are kept (update.keep). Of a log by day the days since the last update are read; rows of the earlier ones
-are kept in RUN/learning/log.
+are kept in RUN/learning/log. Of a log in buckets a few buckets are in memory at a time, on any engine, and
+the policy has the bytes that the same log gives as one folder.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crosschannel.core.errors import NotIdentified
+from crosschannel.engines import make_engine
 from crosschannel.histories.readers.daily import is_daily_log
 from crosschannel.histories.readers.decided.days import is_by_date
+from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.buckets.reading import reads_buckets
+from crosschannel.pipeline.buckets.updating import update_over_buckets, why_whole
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.updating import Updated, update, update_by_day
@@ -37,12 +42,14 @@ def add_flags(parser: Parser) -> None:
     )
     use = "let an earlier policy decide again, and learn nothing"
     parser.add_argument("--use", metavar="VERSION", help=use)
-    parser.add_shared("--allow-class")
+    parser.add_shared("--allow-class", "--engine", "--engine-address", "--workers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the log, learn, and print what was learned; return the exit code."""
-    parser = Parser("update", __doc__, "RUN [--history.path PATH] [--history.decided FOLDER] [--use VERSION]")
+    parser = Parser(
+        "update", __doc__, "RUN [--history.path PATH] [--history.decided FOLDER] [--engine NAME] [--use VERSION]"
+    )
     add_flags(parser)
     chosen = parser.parse(arguments)
     if chosen.use is not None:
@@ -59,15 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         decided = None
     run = replace(run, config=replace(run.config, history=replace(run.config.history, decided=decided)))
     try:
-        print(one_thread()(_learn)(run))
+        passes = Passes(make_engine(chosen.engine, chosen.workers, chosen.engine_address))
+        print(one_thread()(_learn)(run, passes))
     except NotIdentified as error:
         print(f"the policy stays as it is: {error}")
     return 0
 
 
-def _learn(run: Run) -> Updated:
-    """Learn from the run's log: of one by day from the days that can still change, and what was kept of the others."""
+def _learn(run: Run, passes: Passes) -> Updated:
+    """Learn from the run's log: of one in buckets part by part, of one by day from the days that can still change."""
     source = run.config.history
+    if reads_buckets(run.config):
+        if (why := why_whole(run.config)) is None:
+            return update_over_buckets(run, passes)
+        logger.warning(f"the log in buckets is read as a whole, into memory: {why}")
     as_it_stands = source.churn_events is None and source.observed_from is None and source.ties is None
     if source.source == "folder" and source.path is not None and is_daily_log(source.path) and as_it_stands:
         return update_by_day(run, source.path, source.decided, announce=True)

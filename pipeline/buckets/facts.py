@@ -10,10 +10,10 @@ from operator import add
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from crosschannel.core.arrays import BoolArray, UIntArray
-from crosschannel.core.hashing import derive, keys, mix
+from crosschannel.core.hashing import derive, keys
+from crosschannel.core.row_hashes import SALTS, row_hashes, sums_of_hashes
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import MISSING
@@ -22,7 +22,6 @@ from crosschannel.reward.buckets.passes import goals_to_measure
 from crosschannel.reward.measurement.amounts import largest_amounts
 from crosschannel.reward.spec import RewardSpec
 
-_SALTS = (0x66616374, 0x73656564)
 _WORD = (1 << 64) - 1
 
 
@@ -103,36 +102,18 @@ def _words(history: History) -> tuple[int, ...]:
     d, e, user = history.decisions, history.events, history.user_keys
     texts = [part for part in (d.arm, d.policy) if part is not None]
     eligible = [] if d.eligible is None else list(np.packbits(d.eligible, axis=1).T)
-    decisions = _hashes(
+    decisions = row_hashes(
         user[d.user],
         [d.key, d.time, *d.actions.T, *d.propensity.T, d.joint, d.propensity_source, *eligible, *map(keys, texts)],
     )
     named = keys(np.array(history.event_names, dtype=object))
-    events = _hashes(user[e.user], [e.time, named[e.event] if len(named) else e.event, e.value])
+    events = row_hashes(user[e.user], [e.time, named[e.event] if len(named) else e.event, e.value])
     attributes = [] if history.users is None else [history.users[name] for name in sorted(history.users.columns)]
     texts = [keys(np.asarray(column, dtype=object).astype(str).astype(object)) for column in attributes]
-    users = _hashes(user, [history.observed_from, history.observed_until, *texts])
-    return tuple(
-        int(sum(int(derive(rows, salt ^ place).sum(dtype=np.uint64)) for place, rows in enumerate(tables)) & _WORD)
-        for salt in _SALTS
-        for tables in [(decisions, events, users)]
-    )
-
-
-def _hashes(start: UIntArray, columns: Sequence[npt.NDArray[Any]]) -> UIntArray:
-    """Return a hash of each row (n,) of some columns, in their order."""
-    out = start
-    for column in columns:
-        out = mix(out ^ _bits(column))
-    return out
-
-
-def _bits(column: npt.NDArray[Any]) -> UIntArray:
-    """Return the bits of each entry (n,); all entries that are not a number are equal."""
-    if column.dtype.kind == "f":
-        plain = np.where(np.isnan(column), -np.inf, column).astype(np.float64)
-        return plain.view(np.uint64)
-    return np.ascontiguousarray(column).astype(np.int64 if column.dtype.kind == "i" else np.uint64).view(np.uint64)
+    users = row_hashes(user, [history.observed_from, history.observed_until, *texts])
+    tables = (decisions, events, users)
+    found = sum((sums_of_hashes(rows, place) for place, rows in enumerate(tables)), np.zeros(len(SALTS), np.uint64))
+    return tuple(map(int, found))
 
 
 def add_facts(parts: Sequence[Facts]) -> Facts:

@@ -114,7 +114,7 @@ def write_leaves(
     funnel = spec.funnel
     costs = {} if funnel is None else {g.event: -g.weight for g in spec.goals if g.event in funnel.costs}
     return Leaves(
-        folders=paths,
+        parts=paths,
         modules=log.buckets.modules,
         rows=int(counts[0]),
         messages=int(counts[1]),

@@ -123,8 +123,8 @@ class _Prepared:
             shutil.move(scratch, to)  # it copies to another disk
         except OSError as error:
             raise OutputError(f"{to} cannot be written: {error.strerror or error}") from None
-        places = tuple(to / folder.relative_to(scratch) for folder in self.leaves.folders)
-        return replace(self, leaves=replace(self.leaves, folders=places))
+        places = tuple(to / part.relative_to(scratch) for part in self.leaves.parts if isinstance(part, Path))
+        return replace(self, leaves=replace(self.leaves, parts=places))
 
 
 def _prepare_within(run: Run, passes: Passes, *, is_new: bool) -> _Prepared:
@@ -176,7 +176,7 @@ def _prepare(config: Config, scratch: Path, passes: Passes, path: Path) -> _Prep
         )
     rewards = fit_rewards(log, data.train.history, config.reward, passes)
     leaves = write_leaves(log, rewards, data.features, scratch, passes)
-    logger.info(f"{leaves.rows:,} decisions of training users have a reward, in {len(leaves.folders)} leaves")
+    logger.info(f"{leaves.rows:,} decisions of training users have a reward, in {len(leaves.parts)} leaves")
     agent = agents.make_agent(modules=log.buckets.modules, device=config.device, **agent_spec(config, data))
     check_priceable(agent, config.constraints)
     check_learns_from(agent, leaves)

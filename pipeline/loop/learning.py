@@ -1,31 +1,29 @@
-"""Learn from the decisions of a log whose rewards have closed: all again, or by adding a day to the last fit."""
+"""Learn from the decisions of a log whose rewards have closed: all again, or by adding a day to the last fit.
+
+The log comes in parts of its users. Sums are made by leaf of users and added in the order of the leaves, so that what
+is learned does not depend on the parts.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from crosschannel.agents import Agent, Batch, Components, ExtendableAgent, Observations, make_agent
-from crosschannel.agents.constraints.budgets import check_constraints
-from crosschannel.core.arrays import BoolArray, UIntArray
-from crosschannel.core.times import duration
+from crosschannel.agents import Agent, ExtendableAgent, make_agent
+from crosschannel.agents import leaves as by_leaf  # whose names are imported on first use: help does not wait
+from crosschannel.core.arrays import UIntArray
+from crosschannel.core.errors import OutputError
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.histories.guardrails import allowed_actions
-from crosschannel.histories.history import History
-from crosschannel.histories.observation.slicing import since, until
-from crosschannel.pipeline.batches import message_odds
 from crosschannel.pipeline.building import AgentSpec, agent_spec_of
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.cost_counts import CostCounts
-from crosschannel.pipeline.loop.log_files import lookback
+from crosschannel.pipeline.loop.parts.log import LogParts
+from crosschannel.pipeline.loop.parts.rewards import Memory, RowsAreMissing, count, fit_rewards, pace_of
+from crosschannel.pipeline.loop.parts.rows import ChooseRows, rows_by_leaf, rows_in_memory
 from crosschannel.pipeline.pricing import LogPace, check_priceable
-from crosschannel.reward import RewardFrame, make_reward
 
-
-class RowsAreMissing(Exception):
-    """Learning needs rows of the time for which the history has totals only."""
+KEYS_FILE = "keys.npy"
 
 
 @dataclass(frozen=True)
@@ -52,38 +50,39 @@ class Learned:
         return len(self.keys)
 
 
-def fit(config: Config, history: History, time: int) -> Learned:
+def fit(config: Config, log: LogParts, time: int) -> Learned:
     """Learn everything again from the decisions whose windows have closed by a time.
 
     Contexts, prices of surrogates, scales and weights are learned as well. The result depends on the configuration and
-    on what the history holds before the time, and on nothing else.
+    on what the log holds before the time, and on nothing else.
 
     Args:
         config: The configuration.
-        history: The history.
+        log: The log.
         time: Microseconds since 1970 UTC.
 
     Raises:
         NotIdentified: If the log does not tell yet what surrogates are worth.
-        RowsAreMissing: If the history has only totals of its first days.
+        RowsAreMissing: If the log has only totals of its first days.
     """
-    if history.earlier is not None:
+    if log.shared.earlier is not None:
         raise RowsAreMissing
-    past, recent, frame, known = _known(config, history, time)
-    features = ContextFeatures.fit(past, config.context)
-    remembered = recent.decisions.time >= time - duration(config.update.memory)
-    batch = _batch(config, past, recent, frame, features, known & remembered)
+    features = ContextFeatures.fit(log.sample(time), config.context)
+    choose, pace = _prepare(config, log, time, features, None)
     spec = agent_spec_of(config, features)
-    agent = make_agent(modules=history.modules, device=config.device, **spec)
+    agent = make_agent(modules=log.shared.modules, device=config.device, **spec)
     check_priceable(agent, config.constraints)
-    if len(batch):
-        agent.observe(batch)
-        agent.update(max(config.train.offline_updates, 1))
-    pace = _pace(config, recent)
-    return Learned(agent=agent, spec=spec, features=features, pace=pace, keys=np.sort(batch.keys))
+    keys = _fit_funnel(agent, log, choose)
+    if keys is None:
+        batch = rows_in_memory(log, choose)
+        if len(batch):
+            agent.observe(batch)
+            agent.update(max(config.train.offline_updates, 1))
+        keys = np.sort(batch.keys)
+    return Learned(agent=agent, spec=spec, features=features, pace=pace, keys=keys)
 
 
-def extend(config: Config, learned: Learned, history: History, time: int) -> Learned:
+def extend(config: Config, learned: Learned, log: LogParts, time: int) -> Learned:
     """Add the decisions whose rewards have become known since to what was learned, each once.
 
     Prices of surrogates are those that the log tells by then; contexts are built as they were when all was fitted.
@@ -92,85 +91,60 @@ def extend(config: Config, learned: Learned, history: History, time: int) -> Lea
     Args:
         config: The configuration.
         learned: What was learned; its agent can be extended, and changes.
-        history: The history.
+        log: The log.
         time: Time up to which it is learned, microseconds since 1970 UTC.
 
     Raises:
-        RowsAreMissing: If it takes earlier rows than the history has.
+        RowsAreMissing: If it takes earlier rows than the log has.
     """
-    past, recent, frame, known = _known(config, history, time)
-    new = known.copy()
-    new[known] = ~_among(recent.decisions.key[known], learned.keys)
-    batch = _batch(config, past, recent, frame, learned.features, new)
+    choose, pace = _prepare(config, log, time, learned.features, _at_hand(learned.keys, log))
     assert isinstance(learned.agent, ExtendableAgent)  # whoever calls it has asked
-    if len(batch):
-        learned.agent.extend(batch)
-    return replace(learned, pace=_pace(config, recent), keys=np.sort(np.concatenate([learned.keys, batch.keys])))
+    if by_leaf.has_funnel(learned.agent):
+        keys = _extend_funnel(learned.agent, log, choose)
+    else:
+        batch = rows_in_memory(log, choose)
+        if len(batch):
+            learned.agent.extend(batch)
+        keys = batch.keys
+    return replace(learned, pace=pace, keys=np.sort(np.concatenate([learned.keys, keys])))
 
 
-def _among(keys: UIntArray, found: UIntArray) -> BoolArray:
-    """Return which keys (n,) are among others."""
-    return np.asarray(pd.Series(keys).isin(found))  # by a hash table, as keys in no order make bisections slow
+def _prepare(
+    config: Config, log: LogParts, time: int, features: ContextFeatures, learned: UIntArray | Path | None
+) -> tuple[ChooseRows, LogPace]:
+    """Return what chooses the rows to learn from at a time, with rewards fitted to all of them, and the pace."""
+    memory = Memory.at(config, log.shared, time)
+    counts, sample = count(config, log, memory), memory.recent(log.sample(time))
+    rewards = fit_rewards(config, log, memory, sample, counts.largest)
+    return ChooseRows(config, memory, rewards, features, learned), pace_of(config, counts, sample)
 
 
-def _known(config: Config, history: History, time: int) -> tuple[History, History, RewardFrame, BoolArray]:
-    """Return the past of a time, what of it is remembered, its rewards, and which of these are final (n,)."""
-    past = until(history, time)
-    remembered = max(past.span[0], time - duration(config.update.memory) - duration(config.reward.pre))
-    if past.earlier is not None and remembered < past.earlier.time:
-        raise RowsAreMissing
-    recent = since(past, remembered)
-    frame = make_reward(config.reward.kind, config.reward).fit_transform(recent)
-    return past, recent, frame, frame.identified & _closed(config, recent, time)
+def _fit_funnel(agent: Agent, log: LogParts, choose: ChooseRows) -> UIntArray | None:
+    """Fit an agent's funnel; return the keys of the rows, None if there is no funnel or too few messages for one."""
+    if choose.config.reward.funnel is None or not by_leaf.has_funnel(agent):
+        return None
+    found = rows_by_leaf(log, choose)
+    if found is None or not by_leaf.fit_funnel_of(agent, found.leaves, log.passes.named("learning")):
+        return None
+    return found.keys
 
 
-def _closed(config: Config, history: History, time: int) -> BoolArray:
-    """Return which decisions (n,) have all their windows behind them at a time.
-
-    Events at exactly the end of a window belong to it, unless ties come after; they are not in a log that ends there.
-    """
-    funnel = config.reward.funnel
-    length = duration(config.reward.post)
-    if funnel is not None and funnel.window is not None:
-        length = max(length, duration(funnel.window))
-    end = history.decisions.time + length
-    return np.asarray(end <= time if history.ties == "after" else end < time)
+def _extend_funnel(agent: Agent, log: LogParts, choose: ChooseRows) -> UIntArray:
+    """Add the rows that were chosen to the fit of an agent's funnel; return their keys."""
+    found = rows_by_leaf(log, choose)
+    if found is None:
+        return np.zeros(0, dtype=np.uint64)
+    by_leaf.extend_funnel_of(agent, found.leaves, log.passes.named("learning"))
+    return found.keys
 
 
-def _batch(
-    config: Config, past: History, recent: History, frame: RewardFrame, features: ContextFeatures, chosen: BoolArray
-) -> Batch:
-    """Return the chosen decisions (n,) of the recent history as rows to learn from, day by day.
-
-    Contexts look back over the whole past.
-    """
-    d = recent.decisions
-    rows = np.flatnonzero(chosen)
-    rows = rows[np.argsort(d.time[rows], kind="stable")]
-    user, time, parts = d.user[rows], d.time[rows], frame.components
-    looks_back = lookback(features.layout, config.guardrails)
-    if past.earlier is not None and len(rows) and time[0] - looks_back <= past.earlier.time:
-        raise RowsAreMissing
-    mask = recent.modules.feasible_mask(recent.eligible[rows] & allowed_actions(config.guardrails, past, user, time))
-    components = None
-    if parts is not None:
-        components = Components(
-            engaged=parts.engaged[rows],
-            value=parts.value[rows],
-            cost=parts.cost[rows],
-            odds=message_odds(recent.modules.sends(d.actions[rows]), d.propensity[rows, 0]),
-            cost_names=parts.cost_names,
-            cost_weights=parts.cost_weights,
-        )
-    observations = Observations(features.at(past, user, time), mask, past.user_keys[user])
-    return Batch(observations, d.actions[rows], frame.reward[rows], frame.se[rows], d.key[rows], components=components)
-
-
-def _pace(config: Config, recent: History) -> LogPace:
-    """Measure the pace; where there is such an arm, the rates of cost events under business as usual."""
-    events = () if config.reward.funnel is None else config.reward.funnel.costs
-    check_constraints(config.constraints, recent.modules, events)
-    window = duration(config.reward.post)
-    pace = LogPace.measure(recent, events, duration(config.update.every), window)
-    usual = CostCounts.of_business_as_usual(recent, events, window)
-    return pace if usual is None else replace(pace, rates=usual.rates(events))
+def _at_hand(keys: UIntArray, log: LogParts) -> UIntArray | Path:
+    """Return keys, or where the parts of a log are on disk a file with them, which tasks open."""
+    file = log.folder(KEYS_FILE)
+    if file is None:
+        return keys
+    try:
+        np.save(file, keys)
+    except OSError as error:
+        raise OutputError(f"{file} cannot be written: {error.strerror or error}") from None
+    return file

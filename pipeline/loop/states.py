@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from crosschannel import agents
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.files import check_version
 from crosschannel.core.serialization import to_dict
 from crosschannel.core.times import duration
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.histories.history import History
-from crosschannel.histories.observation.slicing import digest_of_users
 from crosschannel.pipeline.building import agent_spec_of
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
@@ -26,6 +27,8 @@ from crosschannel.pipeline.run_folder import Run
 
 #: Names of the states: after the last fit of everything, and after the last day that was added to it.
 FITTED, LAST = "fitted", "last"
+#: Version of what a state says of the log that it rests on: its digests are of another kind than those before.
+VERSION = 2
 #: Sections of the configuration that what is learned depends on, beside `update`.
 DECIDES_WHAT_IS_LEARNED = ("seed", "guardrails", "context", "reward", "agent", "train", "constraints")
 #: Settings of `update` that change nothing that is learned.
@@ -38,8 +41,9 @@ class States:
 
     Attributes:
         run: The run.
-        history: The log.
+        modules: The actions of the log.
         digests: A digest of each of its days, up to the last slot.
+        users: Digests of what is known of its users before each slot, and after the last one.
         first: When the first day begins, microseconds since 1970 UTC.
         fitted_at: Number of slots after which the schedule has all fitted again for the last time.
         revised: Number of days that have changed since they were learned from, within `update.revise`.
@@ -47,8 +51,9 @@ class States:
     """
 
     run: Run
-    history: History
+    modules: ActionSpace
     digests: list[str]
+    users: Sequence[str]
     first: int
     fitted_at: int
     revised: int = field(default=0, init=False)
@@ -69,6 +74,8 @@ class States:
             return None
         try:
             agent, extra = agents.load_fit(path, config.device, self.run.allowed_classes)
+            if check_version(extra.get("version"), VERSION, path) < VERSION:
+                return None
             features, pace = ContextFeatures.from_state_dict(extra["features"]), LogPace.from_dict(extra["pace"])
             keys = np.asarray(extra["keys"].numpy()).view(np.uint64)
             return Learned(
@@ -92,7 +99,7 @@ class States:
             and extra["fitted_at"] == self.fitted_at
             and extra["first"] == self.first
             and extra["config"] == settings_digest(self.run.config)
-            and extra["users"] == self._users(slot)
+            and extra["users"] == self.users[slot]
             and all(k <= oldest for k in changed)
         )
 
@@ -106,11 +113,12 @@ class States:
         import torch
 
         extra = {
+            "version": VERSION,
             "slot": slot,
             "fitted_at": self.fitted_at,
             "first": self.first,
             "days": self.digests[:slot],
-            "users": self._users(slot),
+            "users": self.users[slot],
             "actions": self._actions(),
             "config": settings_digest(self.run.config),
             "keys": torch.from_numpy(learned.keys.view(np.int64)),
@@ -121,14 +129,11 @@ class States:
 
     def fingerprint(self, slot: int) -> str:
         """Return a digest of what the log holds up to a slot, as 32 hexadecimal digits: of its days and its users."""
-        days = json.dumps([self.digests[:slot], self._users(slot)])
+        days = json.dumps([self.digests[:slot], self.users[slot]])
         return hashlib.blake2b(days.encode(), digest_size=16).hexdigest()
 
-    def _users(self, slot: int) -> str:
-        return digest_of_users(self.history, self.first + slot * duration(self.run.config.update.every))
-
     def _actions(self) -> str:
-        return json.dumps(self.history.modules.to_dict(), sort_keys=True)
+        return json.dumps(self.modules.to_dict(), sort_keys=True)
 
     def _path(self, name: str) -> Path:
         return self.run.path / "learning" / f"{name}.pt"

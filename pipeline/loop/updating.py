@@ -18,12 +18,14 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import duration, timestamps
 from crosschannel.core.wording import counted
 from crosschannel.histories.history import History
-from crosschannel.histories.observation.slicing import digests_by_day
 from crosschannel.histories.observation.users import span_notes
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.kept.log import KeptLog, KnownDays
-from crosschannel.pipeline.loop.learning import Learned, RowsAreMissing, extend, fit
+from crosschannel.pipeline.loop.learning import Learned, extend, fit
+from crosschannel.pipeline.loop.parts.log import LogParts
+from crosschannel.pipeline.loop.parts.rewards import RowsAreMissing
+from crosschannel.pipeline.loop.parts.surveying import survey
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.settings import last_refit
 from crosschannel.pipeline.loop.states import States, is_extendable
@@ -91,7 +93,7 @@ def update(run: Run, history: History) -> Updated:
         NotIdentified: If the log has no decisions.
     """
     with RunLock(run.path):
-        return _update(run, history)[0]
+        return learn_from_parts(run, LogParts.from_history(history), history.summary())[0]
 
 
 def update_by_day(run: Run, log: Path, decided: Path | None, *, announce: bool = False) -> Updated:
@@ -115,14 +117,14 @@ def update_by_day(run: Run, log: Path, decided: Path | None, *, announce: bool =
             history, known = read
             _announce(history, announce)
             try:
-                found = _update(run, history, known, in_words=_in_words(history))
+                found = learn_from_parts(run, LogParts.from_history(history), _in_words(history), known)
             except RowsAreMissing:
                 logger.debug("a fit takes the whole log")
         whole = found is None
         if found is None:
             history = kept.whole()
             _announce(history, announce)
-            found = _update(run, history, in_words=_in_words(history))
+            found = learn_from_parts(run, LogParts.from_history(history), _in_words(history))
         done, learned, days = found
         if not is_extendable(learned):
             kept.clear()
@@ -146,44 +148,64 @@ def _in_words(history: History) -> str:
     return "\n".join((what, *span_notes(history.span, history.observed_from, history.observed_until)))
 
 
-def _update(
-    run: Run, history: History, known: KnownDays | None = None, *, in_words: str | None = None
+def learn_from_parts(
+    run: Run, log: LogParts, in_words: str, known: KnownDays | None = None
 ) -> tuple[Updated, Learned, KnownDays]:
+    """Learn from what a log holds by now, and write the next policy of a run, whose folder is locked.
+
+    Args:
+        run: The run.
+        log: The log.
+        in_words: What the log holds, for the run's card.
+        known: What is known of its first days.
+
+    Returns:
+        What was done, what was learned, and what is known of the log's days now.
+
+    Raises:
+        ConfigError: If the run's files are damaged, or the settings do not fit the log.
+        NotIdentified: If the log has no decisions.
+        RowsAreMissing: If it takes earlier rows than the log has.
+    """
     config = run.config
     if config.constraints.discount:
         raise ConfigError("constraints.discount: the price of a message is not learned day by day: leave it at 0")
-    if not len(history.decisions):
-        raise NotIdentified(f"{history.name} has no decisions to learn from yet")
+    if not log.decisions:
+        raise NotIdentified(f"{log.shared.name} has no decisions to learn from yet")
     every = duration(config.update.every)
-    known = known or KnownDays(int(history.decisions.time.min()))
+    known = known or KnownDays(log.first_decision)
     first = known.first
-    slot = (history.span[1] - first) // every
-    digests = digests_by_day(history, first, every, slot, known.digests)
+    slot = (log.shared.span[1] - first) // every
+    found = survey(log, first, every, slot, len(known.digests))
+    digests = [*known.digests, *found.days]
     fitted_at = last_refit(slot, config.update)
-    states = States(run=run, history=history, digests=digests, first=first, fitted_at=fitted_at)
+    states = States(
+        run=run, modules=log.shared.modules, digests=digests, users=found.users, first=first, fitted_at=fitted_at
+    )
     learned, reached = states.furthest()
+    to_learn = [k for k in range(reached + 1, slot + 1) if k >= fitted_at]
+    log = log.with_sample([first + k * every for k in to_learn or [slot]])
     fitted, added = list[int](), list[int]()
-    while reached < slot:
-        k = fitted_at if reached < fitted_at else reached + 1
+    for k in to_learn:
         time = first + k * every
         if learned is not None and k > fitted_at and is_extendable(learned):
-            learned = extend(config, learned, history, time)
+            learned = extend(config, learned, log, time)
             added.append(k)
         else:
             try:
-                learned = fit(config, history, time)
+                learned = fit(config, log, time)
                 fitted.append(k)
             except NotIdentified as error:
                 logger.info(f"nothing is learned from slot {k}: {error}")
-        reached = k
         states.write(learned, k)
     if learned is None or not learned.rows:
-        raise NotIdentified(_why_nothing(config, history, first + slot * every, every))
+        everything = log.sample(log.shared.span[1] + 1)
+        raise NotIdentified(_why_nothing(config, everything, first + slot * every, every))
     policies = Policies(run.path)
     fingerprint = states.fingerprint(slot)
     trained_with = TrainedWith(config, fingerprint, learned.features, learned.pace).to_dict()
     version = policies.write(learned.agent, learned.spec, {"run": trained_with, "slot": slot})
-    decided = known.decided | set(np.unique((history.decisions.time - first) // every).tolist())
+    decided = known.decided | found.decided
     done = Updated(
         version=version,
         slot=slot,
@@ -195,7 +217,7 @@ def _update(
         late=states.late,
         missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
-    policies.note(version, asdict(Words(done.of_policy(), in_words or history.summary())))
+    policies.note(version, asdict(Words(done.of_policy(), in_words)))
     policies.use(version)
     policies.prune(config.update.keep)
     rewrite_model_card(replace(run, version=version), fingerprint)

@@ -33,6 +33,7 @@ from crosschannel.pipeline.loop.kept.log import KEPT_FOLDER, RECORD
 from crosschannel.pipeline.loop.kept.log import VERSION as KEPT_VERSION
 from crosschannel.pipeline.loop.policies import FORMAT_VERSION as POLICIES_VERSION
 from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.loop.states import VERSION as STATES_VERSION
 from crosschannel.pipeline.procedure.learning import FOLD_VERSION, LEARNED
 from crosschannel.pipeline.run_files import read_json, write_json
 from crosschannel.pipeline.run_folder import METRICS_VERSION, Run
@@ -120,6 +121,7 @@ def test_the_page_lists_every_version() -> None:
     assert {name: version for name, version in listed.items() if name not in ("history.yaml", "version")} == {
         "config.yaml": CONFIG_VERSION,
         **dict.fromkeys(("checkpoint.pt", "policy.pt", "policies/*.pt", "learning/*.pt"), CHECKPOINT_VERSION),
+        **dict.fromkeys(("learning/fitted.pt", "learning/last.pt"), STATES_VERSION),
         "metrics.json": METRICS_VERSION,
         "evaluation.json": RESULT_VERSION,
         "comparison.json": COMPARISON_VERSION,

@@ -37,8 +37,8 @@ from crosschannel.pipeline.run_files import read_json, write_json
 #: Folder of a run in which the rows are kept: below that of the states, which go with it.
 KEPT_FOLDER = "learning/log"
 RECORD = "kept.json"
-#: Version of the record and of the rows.
-VERSION = 2
+#: Version of the record, with its digests, and of the rows.
+VERSION = 3
 
 
 @dataclass(frozen=True)

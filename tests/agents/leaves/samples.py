@@ -25,7 +25,7 @@ def write_leaves(batch: Batch, folder: Path, n: int = 16) -> Leaves:
     sent = PLAIN.sends(batch.actions)
     assert batch.components is not None
     return Leaves(
-        folders=paths,
+        parts=paths,
         modules=PLAIN,
         rows=len(rows),
         messages=int(sent.sum()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
@@ -12,13 +13,13 @@ import torch
 from crosschannel.agents import EnsembleThompson, EnsembleThompsonSettings, LinearThompson
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import before_last_pass, fit_hazard, predict
-from crosschannel.agents.funnel.model import Fit, fit_model
+from crosschannel.agents.funnel.model import Fit, add_rows, fit_model
 from crosschannel.agents.funnel.regression import Posterior, refit
 from crosschannel.agents.funnel.rows import FOLDS, FunnelRows
 from crosschannel.agents.leaves import funnel as module
 from crosschannel.agents.leaves import rows as rows_module
-from crosschannel.agents.leaves.funnel import SecondSums, fit_funnel, message_sums
-from crosschannel.agents.leaves.learning import check_learns, learn_from_leaves
+from crosschannel.agents.leaves.funnel import SecondSums, add_leaves, fit_funnel, message_sums
+from crosschannel.agents.leaves.learning import check_learns, extend_funnel_of, fit_funnel_of, learn_from_leaves
 from crosschannel.agents.leaves.rows import LeafRows
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.engines import make_engine, run_locally
@@ -183,3 +184,31 @@ def test_rows_of_a_block_keep_their_users() -> None:
     rows = LeafRows.from_batch(WORLD.log(30, users=5)).funnel_rows()
     assert isinstance(rows, FunnelRows)
     assert len(torch.unique(rows.user)) == 5
+
+
+def test_later_rows_are_added_as_in_memory(tmp_path: Path) -> None:
+    """To the same sums up to single precision; the fit that is given stays as it is."""
+    first, later = (WORLD.log(3_000, seed, users=300) for seed in (0, 1))
+    found = fit_funnel(DESIGN, write_leaves(first, tmp_path / "first"), run_locally)
+    assert found is not None
+    before = bits(found)
+    more = add_leaves(DESIGN, found, write_leaves(later, tmp_path / "later"), run_locally)
+    wanted = add_rows(DESIGN, found, rows_of(later), PRICE)
+    for mine, other in zip(more.sums.by_component(), wanted.sums.by_component(), strict=True):
+        assert mine.rows == other.rows
+        torch.testing.assert_close(mine.gram, other.gram, rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(mine.moment, other.moment, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(more.hazards[0].sums.gram, wanted.hazards[0].sums.gram, rtol=1e-3, atol=1e-3)
+    assert more.sums.engaged.rows > found.sums.engaged.rows
+    assert bits(found) == before
+
+
+def test_rows_with_other_cost_events_are_not_added(tmp_path: Path) -> None:
+    leaves = write_leaves(WORLD.log(3_000, users=300), tmp_path)
+    agent = EnsembleThompson(PLAIN, 3, EnsembleThompsonSettings(members=4))
+    with pytest.raises(ConfigError, match="no fit with the cost events"):
+        extend_funnel_of(agent, leaves, run_locally)
+    assert fit_funnel_of(agent, leaves, run_locally)
+    extend_funnel_of(agent, leaves, run_locally)
+    with pytest.raises(ConfigError, match="no fit with the cost events"):
+        extend_funnel_of(agent, replace(leaves, costs={"complained": 2.0}), run_locally)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from crosschannel.agents.leaves.leaves import leaves_per_task
 from crosschannel.agents.leaves.rows import LeafRows, blocks
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import in_sample
@@ -36,9 +37,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])
 def test_blocks_have_one_size_whatever_the_leaves(tmp_path: Path, size: int) -> None:
     leaves = write_leaves(WORLD.log(300, users=40), tmp_path, 8)
-    found = list(blocks(leaves.folders, size))
+    found = list(blocks(leaves.parts, size))
     assert [len(block) for block in found[:-1]] == [size] * (300 // size - (300 % size == 0)) * bool(size < 300)
-    whole = LeafRows.joined([LeafRows.open(folder)[:] for folder in leaves.folders])
+    whole = LeafRows.joined([LeafRows.open(folder)[:] for folder in leaves.parts])
     assert_same(LeafRows.joined(found), whole)
 
 
@@ -74,3 +75,19 @@ def test_a_sample_has_its_share_and_does_not_depend_on_other_rows() -> None:
     assert in_sample(rows.key, 1.0, 7).all()
     both = (chosen & in_sample(rows.key, 0.1, 8)).mean()
     assert abs(both - 0.01) < 4 * np.sqrt(0.0099 / 20_000)
+
+
+def test_few_rows_are_one_task_and_many_are_groups_of_leaves(tmp_path: Path) -> None:
+    """By the number of rows and leaves alone, so that sums have the same bits however a log is divided."""
+    leaves = write_leaves(WORLD.log(200), tmp_path)
+    for rows, wanted in ((200, [16]), (65_536, [16]), (65_537, [8, 8])):
+        found = replace(leaves, per_task=leaves_per_task(rows, 16))
+        assert [len(task) for task in found.tasks] == wanted
+
+
+def test_rows_in_memory_are_those_on_disk(tmp_path: Path) -> None:
+    leaves = write_leaves(WORLD.log(500), tmp_path)
+    here = [LeafRows.open(part)[:] for part in leaves.parts if isinstance(part, Path)]
+    for one, other in zip(blocks(here, 100), blocks(leaves.parts, 100), strict=True):
+        assert np.array_equal(one.key, other.key)
+        assert np.array_equal(one.context, other.context)

@@ -11,8 +11,14 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.histories.observation.slicing import digests_by_day, since, until
+from crosschannel.histories.logs import take_rows
+from crosschannel.histories.observation.digests import digests, words_by_day, words_of_users
+from crosschannel.histories.observation.slicing import since, until
 from crosschannel.reward import DidReward, Reason, RewardSpec
+
+
+def digests_by_day(*of, **known):
+    return digests(words_by_day(*of, **known))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ def test_users_who_churned_before_a_part_have_churned_in_it(history):
 def test_a_digest_of_days_that_are_known_is_not_computed_again(history):
     first = int(history.decisions.time.min())
     whole = digests_by_day(history, first, DAY, 6)
-    assert digests_by_day(history, first, DAY, 6, ["a", "b"]) == ["a", "b", *whole[2:]]
+    assert digests_by_day(history, first, DAY, 6, known=2) == whole[2:]
 
 
 def test_columns_that_come_with_a_later_day_change_no_day_before(history):
@@ -110,3 +116,17 @@ def test_a_digest_changes_with_its_own_day_only(history):
     whole = digests_by_day(history, first, DAY, 6)
     assert len(set(whole)) == 6
     assert digests_by_day(until(history, first + 4 * DAY), first, DAY, 4) == whole[:4]
+
+
+def test_words_of_parts_of_the_users_add_up_whatever_their_order(history):
+    """So that a log in buckets has the digests of the same log in memory; each row counts, also a repeated one."""
+    first, times = int(history.decisions.time.min()), np.array([history.span[0], history.span[1]])
+    mine = np.arange(history.n_users) % 3 == 0
+    parts = [history.select_users(mine), history.select_users(~mine)]
+    for words in (lambda one: words_by_day(one, first, DAY, 6), lambda one: words_of_users(one, times)):
+        assert np.array_equal(words(parts[0]) + words(parts[1]), words(history))
+    e = history.events
+    twice = replace(history, events=take_rows(e, np.sort(np.append(np.arange(len(e)), [5, 5]))))
+    assert not np.array_equal(words_by_day(twice, first, DAY, 6), words_by_day(history, first, DAY, 6))
+    other = replace(history, observed_from=history.observed_from + (np.arange(history.n_users) == 3))
+    assert not np.array_equal(words_of_users(other, times), words_of_users(history, times))

@@ -101,6 +101,29 @@ print(seen[0], max(seen))
 """
 
 
+UPDATE = """
+import re
+from pathlib import Path
+from crosschannel.agents.leaves import funnel
+from crosschannel.agents.leaves.rows import blocks
+from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.buckets.updating import update_over_buckets
+from crosschannel.pipeline.loop.parts import log
+from tests.pipeline.buckets.samples import configuration, market_log
+from tests.pipeline.loop.updates import started
+
+def peak():
+    return int(re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+log.SAMPLE_USERS = 400
+funnel.blocks = lambda parts: blocks(parts, 4_096)
+run = started(configuration(), Path("run"), market_log(**{"history.market.users": 60}))
+before = peak()
+update_over_buckets(run, Passes(shows=False))
+print(before, peak())
+"""
+
+
 def growth(folder: Path, users: int, buckets: int, program: str = TRAIN) -> float:
     """MiB by which a program on a log of so many users raises the peak of resident memory of a process.
 
@@ -138,6 +161,18 @@ def test_four_times_the_users_in_four_times_the_buckets(tmp_path: Path) -> None:
     """
     few, many = growth(tmp_path / "few", 20_000, 16), growth(tmp_path / "many", 80_000, 64)
     print(f"growth of the peak: {few:.0f} MiB at 20,000 users, {many:.0f} MiB at 80,000")
+    assert many < 1.25 * few
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of resident memory is read from /proc")
+def test_updates_of_four_times_the_users(tmp_path: Path) -> None:
+    """10,000 users in 8 buckets and 40,000 in 32, each of 1,250 users; as above, a quarter more is allowed.
+
+    What grows are the keys of the decisions that were learned from, 8 bytes each, and 16 bytes a user.
+    """
+    few, many = (growth(tmp_path / name, n, n // 1_250, UPDATE) for name, n in (("few", 10_000), ("many", 40_000)))
+    print(f"growth of the peak: {few:.0f} MiB at 10,000 users, {many:.0f} MiB at 40,000")
     assert many < 1.25 * few
 
 

@@ -17,7 +17,8 @@ from crosschannel.histories.logs import take_rows
 from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.building import compute_rewards
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.loop.learning import _closed
+from crosschannel.pipeline.loop import states
+from crosschannel.pipeline.loop.parts.rows import closed
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.states import States
 from crosschannel.pipeline.loop.updating import Updated, update
@@ -274,10 +275,10 @@ def test_what_happens_at_the_very_end_of_a_window_belongs_to_it(tmp_path: Path) 
     """A log of dates: an order of the day after has the time at which the window ends, and the slot as well."""
     history, settings = log(), config()
     first = int(history.decisions.time.min())
-    assert not _closed(settings, history, first + DAY)[history.decisions.time == first].any()
-    assert _closed(settings, history, first + DAY + 1)[history.decisions.time == first].all()
+    assert not closed(settings, history, first + DAY)[history.decisions.time == first].any()
+    assert closed(settings, history, first + DAY + 1)[history.decisions.time == first].all()
     after = replace(history, ties="after")
-    assert _closed(settings, after, first + DAY)[history.decisions.time == first].all()
+    assert closed(settings, after, first + DAY)[history.decisions.time == first].all()
 
 
 def test_an_evaluation_leaves_the_card_to_the_policy_in_use(trained: Path, tmp_path: Path) -> None:
@@ -349,3 +350,18 @@ def test_an_update_and_a_roll_back_write_the_model_card(tmp_path: Path) -> None:
     assert "No evaluation of this policy stands in the run" in card
     roll_back(run, first)
     assert f"Version in use: `{first}`" in (run.path / MODEL_CARD).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_state_of_an_earlier_version_is_computed_again_and_is_no_correction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its digests are of another kind: days would all look as if they had changed."""
+    run = started(config(**GROWTH), tmp_path / "run", log())
+    with monkeypatch.context() as patched:
+        patched.setattr(states, "VERSION", states.VERSION - 1)
+        version = update(run, log()).version
+    found = update(run, log())
+    assert found.version == version
+    assert found.fitted
+    assert (found.revised, found.late) == (0, 0)
