@@ -112,6 +112,10 @@ class CostCounts:
             idle_time=self.idle_time + other.idle_time,
         )
 
+    def by_event(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the number of each event."""
+        return dict(zip(names, self.events, strict=True))
+
     def rates(self, names: Sequence[str]) -> dict[str, float]:
         """Return the number of each event per user and week: see `rate_per_week`."""
         return {name: rate_per_week(count, self.time) for name, count in zip(names, self.events, strict=True)}

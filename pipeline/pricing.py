@@ -35,12 +35,14 @@ class LogPace:
         rates: Number of each cost event per user and week, from the user's first decision to churn or the end.
         message_price: What a message costs at later slots, by the policy that was learned: see `price_messages`.
         organic: Number of each cost event per user and week without a message: see `CostCounts.organic`.
+        events: Number of each cost event that hazards were learned from.
     """
 
     period: int
     rates: Mapping[str, float]
     message_price: float = 0.0
     organic: Mapping[str, float] = field(default_factory=dict)
+    events: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def measure(cls, history: History, events: tuple[str, ...], otherwise: int, window: int) -> LogPace:
@@ -57,7 +59,7 @@ class LogPace:
         steps = np.diff(d.time)[same]
         period = int(np.median(steps)) if len(steps) else otherwise
         counts = CostCounts.of(history, events, window)
-        return cls(max(period, 1), counts.rates(events), organic=counts.organic(events))
+        return cls(max(period, 1), counts.rates(events), organic=counts.organic(events), events=counts.by_event(events))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -66,13 +68,15 @@ class LogPace:
             "rates": dict(self.rates),
             "message_price": self.message_price,
             "organic": dict(self.organic),
+            "events": dict(self.events),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LogPace:
         """Restore what `to_dict` returned."""
         rates, organic = _rates(data["rates"]), _rates(data["organic"])
-        return cls(int(data["period"]), rates, float(data["message_price"]), organic)
+        events = {str(name): int(number) for name, number in data["events"].items()}
+        return cls(int(data["period"]), rates, float(data["message_price"]), organic, events)
 
 
 def _rates(data: Mapping[str, Any]) -> dict[str, float]:

@@ -145,8 +145,8 @@ class DailyLog:
     def write_day(self, time: int, decisions: pd.DataFrame, events: pd.DataFrame) -> None:
         """Write the day that begins at a time, as a whole or not at all."""
         target = self.folder(time)
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.rmtree(draft, ignore_errors=True)
+        draft = target.with_name(f".{target.name}.part")
+        shutil.rmtree(draft, ignore_errors=True)  # what a killed process left
         draft.mkdir()
         for name, table in (("decisions", decisions), ("events", events)):
             table.to_parquet(draft / f"{name}.parquet", index=False)

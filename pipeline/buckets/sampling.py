@@ -46,7 +46,9 @@ def _pace(config: Config, log: BucketedLog, of_sample: LogPace) -> LogPace:
     """Return the pace of all training users; the time from slot to slot is that of the sample."""
     events = () if config.reward.funnel is None else config.reward.funnel.costs
     counts = log.facts.costs
-    return replace(of_sample, rates=counts.rates(events), organic=counts.organic(events))
+    return replace(
+        of_sample, rates=counts.rates(events), organic=counts.organic(events), events=counts.by_event(events)
+    )
 
 
 def read_to_judge(

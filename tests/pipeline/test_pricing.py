@@ -17,7 +17,7 @@ from crosschannel.core.times import DAY, WEEK
 from crosschannel.histories.history import History
 from crosschannel.pipeline import priced_votes
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judgement.judging import greedy_probabilities
+from crosschannel.pipeline.judgement.judging import FEW_EVENTS, SAFE_MARGIN, greedy_probabilities, limit_notes
 from crosschannel.pipeline.pricing import LogPace, PricedPolicy, price_messages, priced_policy
 from tests.agents.funnel.samples import PLAIN, World
 from tests.agents.samples import everything, observations_of
@@ -253,3 +253,15 @@ def test_the_greedy_policy_that_is_judged_is_the_one_that_decides(
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
     assert found[0][:, 0] == pytest.approx(1.0)
+
+
+def test_a_limit_that_rests_on_few_events_has_a_caution() -> None:
+    limits = Constraints(cost_events=(CostLimit("complain"), CostLimit("leave", margin=SAFE_MARGIN)))
+    pace = replace(PACE, events={"complain": FEW_EVENTS - 1, "leave": 3})
+    (note,) = limit_notes(limits, pace)
+    assert note.startswith(
+        f"The limit on complain rests on {FEW_EVENTS - 1} such events of the training users. Hazards"
+    )
+    assert limit_notes(limits, replace(pace, events={"complain": FEW_EVENTS, "leave": 3})) == []
+    assert limit_notes(Constraints(), pace) == []
+    assert LogPace.from_dict(pace.to_dict()) == pace

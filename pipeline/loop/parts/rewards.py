@@ -201,7 +201,8 @@ def pace_of(config: Config, counts: Counts, sample: History) -> LogPace:
     check_constraints(config.constraints, sample.modules, events)
     pace = LogPace.measure(sample, events, duration(config.update.every), duration(config.reward.post))
     rates = (counts.usual or counts.everybody).rates(events)
-    return replace(pace, rates=rates, organic=counts.everybody.organic(events))
+    everybody = counts.everybody
+    return replace(pace, rates=rates, organic=everybody.organic(events), events=everybody.by_event(events))
 
 
 def _cost_events(config: Config) -> tuple[str, ...]:

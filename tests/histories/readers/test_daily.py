@@ -35,6 +35,23 @@ def written(history: History, path: Path) -> DailyLog:
     return log
 
 
+def test_what_a_killed_process_wrote_of_a_day_is_gone_when_the_day_is_written(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Path, target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            written(history, tmp_path / "log")
+    (draft,) = (entry for entry in (tmp_path / "log").iterdir() if entry.is_dir())
+    monkeypatch.setattr("os.getpid", lambda: 1)  # another process goes on
+    written(history, tmp_path / "log")
+    assert not draft.exists()
+    assert len([entry for entry in (tmp_path / "log").iterdir() if entry.is_dir()]) == 6
+
+
 def test_it_is_read_back_as_it_was(history: History, tmp_path: Path) -> None:
     log = written(history, tmp_path / "log")
     found = read_history(tmp_path / "log")
@@ -115,6 +132,6 @@ def test_what_validation_notes_is_in_the_summary(history: History, tmp_path: Pat
     log = written(history, tmp_path / "log")
     file = log.folder(log.days()[-1]) / "events.parquet"
     table = pd.read_parquet(file)
-    table.loc[0, "time"] += pd.Timedelta("2d")
+    table.loc[0, "time"] += pd.Timedelta("2D")
     table.to_parquet(file)
     assert "outside the observation period: 0 decisions or sends, and 1 event" in read_history(log.path).summary()
