@@ -8,6 +8,7 @@ from crosschannel.agents import Batch, Components, Observations
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.transitions import TransitionIndex
+from crosschannel.reward import Components as RewardComponents
 
 #: Largest odds with which a decision without a message counts: those of a message with a probability of .95.
 MAX_ODDS = 20.0
@@ -35,14 +36,17 @@ def batch_at(log: ReplayLog, transitions: TransitionIndex, rows: IntArray) -> Ba
 
 def components_at(log: ReplayLog, rows: IntArray) -> Components | None:
     """Return the components of the rewards at steps of a log (N,), or None without a funnel."""
-    parts = log.components
-    if parts is None:
-        return None
+    odds = message_odds(log.modules.sends(log.actions[rows]), log.propensity[rows, 0])
+    return None if log.components is None else components_of(log.components, rows, odds)
+
+
+def components_of(parts: RewardComponents, rows: IntArray, odds: FloatArray) -> Components:
+    """Return the components of some rows' rewards (N,), with their odds of a message (N,): see `message_odds`."""
     return Components(
         engaged=parts.engaged[rows],
         value=parts.value[rows],
         cost=parts.cost[rows],
-        odds=message_odds(log.modules.sends(log.actions[rows]), log.propensity[rows, 0]),
+        odds=odds,
         cost_names=parts.cost_names,
         cost_weights=parts.cost_weights,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crosschannel.agents import Batch, Components, Observations
+from crosschannel.agents import Batch, Observations
 from crosschannel.agents.leaves.leaves import Leaves
 from crosschannel.agents.leaves.rows import LeafRows
 from crosschannel.core.arrays import IntArray
@@ -22,7 +22,7 @@ from crosschannel.histories.arms import held_out
 from crosschannel.histories.buckets import leaf_of
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import History
-from crosschannel.pipeline.batches import message_odds
+from crosschannel.pipeline.batches import components_of, message_odds
 from crosschannel.pipeline.buckets.columns import read_columns
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, train_columns
@@ -175,15 +175,8 @@ def _rows(history: History, frame: RewardFrame, features: ContextFeatures, leave
     rows = rows[np.lexsort((d.key[rows], d.time[rows], user_keys[d.user[rows]]))]
     user, parts, components = d.user[rows], frame.components, None
     if parts is not None:
-        kept = parts.select(rows)
-        components = Components(
-            engaged=kept.engaged,
-            value=kept.value,
-            cost=kept.cost,
-            odds=message_odds(history.modules.sends(d.actions[rows]), d.propensity[rows, 0]),
-            cost_names=kept.cost_names,
-            cost_weights=kept.cost_weights,
-        )
+        odds = message_odds(history.modules.sends(d.actions[rows]), d.propensity[rows, 0])
+        components = components_of(parts, rows, odds)
     context = features.at(history, user, d.time[rows])
     batch = Batch(
         observations=Observations(context, np.ones((len(rows), 0), dtype=bool), user_keys[user]),

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from crosschannel.agents import Batch, Components, Observations
+from crosschannel.agents import Batch, Observations
 from crosschannel.agents import leaves as by_leaf  # whose names are imported on first use: help does not wait
 from crosschannel.agents.base import join
 from crosschannel.core.arrays import BoolArray, IntArray, UIntArray
 from crosschannel.core.times import duration
+from crosschannel.histories.arms import held_out
 from crosschannel.histories.buckets.leaves import leaf_of
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
 from crosschannel.histories.history import History
-from crosschannel.pipeline.batches import message_odds
+from crosschannel.pipeline.batches import components_of, message_odds
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.log_files import lookback
 from crosschannel.pipeline.loop.parts.log import LogParts
@@ -82,14 +83,9 @@ class ChooseRows:
         allowed = recent.eligible[rows] & allowed_actions(self.config.guardrails, past, user, time)
         components = None
         if parts is not None:
-            components = Components(
-                engaged=parts.engaged[rows],
-                value=parts.value[rows],
-                cost=parts.cost[rows],
-                odds=message_odds(recent.modules.sends(d.actions[rows]), d.propensity[rows, 0]),
-                cost_names=parts.cost_names,
-                cost_weights=parts.cost_weights,
-            )
+            # Users of a holdout are like those of other arms: that nothing could be sent says nothing about them.
+            probability = np.where(held_out(d, recent.modules), np.nan, d.propensity[:, 0])[rows]
+            components = components_of(parts, rows, message_odds(recent.modules.sends(d.actions[rows]), probability))
         batch = Batch(
             Observations(
                 self.features.at(past, user, time), recent.modules.feasible_mask(allowed), past.user_keys[user]
