@@ -35,6 +35,7 @@ from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import load_config
 from crosschannel.pipeline.judgement.judging import market_policy
 from crosschannel.pipeline.loop.learning import Learned, fit
+from crosschannel.pipeline.loop.parts.log import LogParts
 
 #: What tells rows apart.
 KEYS = ("users", "seed", "margin")
@@ -132,7 +133,7 @@ def result(users: int, seed: int, margin: float | None, fresh_users: int) -> dic
     config = load_config("market", {"seed": seed, **market})
     data = prepare(config)
     assert data.truth is not None
-    learned = fit(config, data.history, data.history.span[1])
+    learned = fit(config, LogParts.from_history(data.history), data.history.span[1])
     limits = config.constraints.cost_events
     margins = [limit.margin if margin is None else margin for limit in limits]
     limits = tuple(replace(limit, margin=each) for limit, each in zip(limits, margins, strict=True))
