@@ -12,8 +12,8 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.hashing import keys
-from crosschannel.core.times import NEVER, timestamps
-from crosschannel.core.wording import counted
+from crosschannel.core.times import NEVER
+from crosschannel.core.wording import counted, log_in_words
 from crosschannel.histories.context.earlier import Earlier
 from crosschannel.histories.fingerprint import fingerprint_of
 from crosschannel.histories.logs import DecisionLog as DecisionLog
@@ -272,16 +272,12 @@ class History:
     def summary(self) -> str:
         """Return a line with the numbers of users, decisions and events and the period, then the notes."""
         sent = int(self.modules.sends(self.decisions.actions).sum())
-        first, last = timestamps(np.array(self.span))
-        read = (
-            f"{self.name}: {counted(self.n_users, 'user')}, "
-            f"{counted(len(self.decisions), 'decision')} ({sent:,} sent), "
-            f"{counted(len(self.events), 'event')} of {counted(len(self.event_names), 'kind')}, "
-            f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, propensities "
-            f"{describe_sources(count_sources(self.decisions.propensity_source))}"
-        )
+        users, rows = counted(self.n_users, "user"), (len(self.decisions), sent, len(self.events))
+        read = log_in_words(self.name, users, *rows, len(self.event_names), self.span)
+        sources = describe_sources(count_sources(self.decisions.propensity_source))
         observed = self.observed_from, self.observed_until
-        return "\n".join((read, *tie_notes(self.tied, self.ties), *span_notes(self.span, *observed), *self.notes))
+        notes = (*tie_notes(self.tied, self.ties), *span_notes(self.span, *observed), *self.notes)
+        return "\n".join((f"{read}, propensities {sources}", *notes))
 
     @classmethod
     def from_arrays(

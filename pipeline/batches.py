@@ -36,17 +36,25 @@ def batch_at(log: ReplayLog, transitions: TransitionIndex, rows: IntArray) -> Ba
 
 def components_at(log: ReplayLog, rows: IntArray) -> Components | None:
     """Return the components of the rewards at steps of a log (N,), or None without a funnel."""
-    odds = message_odds(log.modules.sends(log.actions[rows]), log.propensity[rows, 0])
-    return None if log.components is None else components_of(log.components, rows, odds)
+    if log.components is None:
+        return None
+    return learnable(log.components, rows, log.modules.sends(log.actions[rows]), log.propensity[rows, 0])
 
 
-def components_of(parts: RewardComponents, rows: IntArray, odds: FloatArray) -> Components:
-    """Return the components of some rows' rewards (N,), with their odds of a message (N,): see `message_odds`."""
+def learnable(parts: RewardComponents, rows: IntArray, sent: BoolArray, probability: FloatArray) -> Components:
+    """Return the components of some decisions' rewards (N,) as agents learn from them, with the odds of a message.
+
+    Args:
+        parts: The components of all decisions.
+        rows: Which decisions (N,).
+        sent: Whether something was sent at each (N,).
+        probability: Probability of each one's action in the first module (N,): see `message_odds`.
+    """
     return Components(
         engaged=parts.engaged[rows],
         value=parts.value[rows],
         cost=parts.cost[rows],
-        odds=odds,
+        odds=message_odds(sent, probability),
         cost_names=parts.cost_names,
         cost_weights=parts.cost_weights,
     )

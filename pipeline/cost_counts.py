@@ -74,22 +74,6 @@ class CostCounts:
         )
 
     @classmethod
-    def of_business_as_usual(cls, history: History, events: Sequence[str], window: int) -> CostCounts | None:
-        """Count a history's cost events under business as usual; None without the arm of that name.
-
-        Before there were arms business was as usual for all users, those who have churned since included; from then on
-        it is for the users of the arm, each from the user's first decision in it on. The earlier time of the arm's
-        users alone would have no churn in it, since whoever had churned got no decision in the arm.
-
-        Args:
-            history: The log.
-            events: The cost events.
-            window: Time after a message in which it causes cost events, microseconds.
-        """
-        found = cls.in_arm(history, events, window)
-        return None if found is None else cls.before(history, events, window, arms_began(history)) + found
-
-    @classmethod
     def in_arm(cls, history: History, events: Sequence[str], window: int) -> CostCounts | None:
         """Count the cost events of the arm `business_as_usual`; None without it."""
         arm = history.decisions.arm
@@ -99,7 +83,12 @@ class CostCounts:
 
     @classmethod
     def before(cls, history: History, events: Sequence[str], window: int, began: int) -> CostCounts:
-        """Count the cost events of all users before there were arms, from a time on, microseconds."""
+        """Count the cost events of all users before there were arms, from a time on, microseconds.
+
+        Business was as usual for all of them, those who have churned since included. The earlier time of the users of
+        the arm `business_as_usual` alone would have no churn in it, since whoever had churned got no decision in it:
+        what is usual is what `in_arm` counts and this.
+        """
         if began <= history.span[0]:
             return cls(events=(0,) * len(events), time=0, idle_events=(0,) * len(events), idle_time=0)
         return cls.of(until(history, began), events, window)

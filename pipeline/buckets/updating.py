@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from crosschannel.core.arrays import IntArray, UIntArray
-from crosschannel.core.times import NEVER, timestamps
-from crosschannel.core.wording import counted
+from crosschannel.core.times import NEVER
+from crosschannel.core.wording import counted, log_in_words
 from crosschannel.histories.buckets import Buckets, open_buckets, read_bucket
 from crosschannel.histories.buckets.leaves import DEFAULT_LEAVES
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
@@ -71,13 +71,9 @@ def _read(source: HistoryConfig, buckets: Buckets, scratch: Path, passes: Passes
         passes=passes,
         scratch=scratch,
     )
-    first, last = timestamps(np.array(shared.span))
-    line = (
-        f"{shared.name}: {counted(len(log.user_keys), 'user')} in {counted(len(found), 'bucket')}, "
-        f"{counted(log.decisions, 'decision')} ({sum(each.sent for each in found):,} sent), "
-        f"{counted(sum(each.events for each in found), 'event')} of {counted(len(shared.event_names), 'kind')}, "
-        f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
-    )
+    users = f"{counted(len(log.user_keys), 'user')} in {counted(len(found), 'bucket')}"
+    rows = log.decisions, sum(each.sent for each in found), sum(each.events for each in found)
+    line = log_in_words(shared.name, users, *rows, len(shared.event_names), shared.span)
     return log, "\n".join((line, *shared.notes))
 
 

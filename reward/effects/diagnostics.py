@@ -14,7 +14,6 @@ from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
-from crosschannel.reward.effects.buckets.counts import RewardCounts
 from crosschannel.reward.effects.checks.after_window import after_window
 from crosschannel.reward.effects.checks.alike_controls import alike_controls
 from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL as SIGNIFICANCE_LEVEL
@@ -65,7 +64,7 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
     on_controls = placebo_on_controls(fitted, history)
     kind = fitted.model.name
     unused = kind == DidReward.name and history.propensity_source in KNOWN_SOURCES
-    why = RewardCounts.from_outcomes(fitted.outcomes, fitted.frame).why_unidentified(fitted.model.spec)
+    why = fitted.counts.why_unidentified(fitted.model.spec)
     return Diagnostics.build(checks, facts_of(fitted), kind, on_controls, history.cautions, unused, why)
 
 
@@ -300,7 +299,7 @@ def later_messages(fitted: TreatmentEffects) -> Check | None:
     message did. With propensities, `Outcomes.ipc_weight` makes the remaining decisions represent the others; without,
     the effect is about those that no later message followed, and it is not known how far these differ.
     """
-    return check_later_messages(RewardCounts.from_outcomes(fitted.outcomes, fitted.frame).unknown)
+    return check_later_messages(fitted.counts.unknown)
 
 
 def check_later_messages(unknown: int) -> Check | None:
@@ -314,7 +313,7 @@ def check_later_messages(unknown: int) -> Check | None:
 def facts_of(fitted: TreatmentEffects) -> tuple[str, ...]:
     """Describe the share of overlapping windows, the controls behind a reward, and what was left out and why."""
     o, kind = fitted.outcomes, fitted.model.name
-    lines = RewardCounts.from_outcomes(o, fitted.frame).lines(kind, len(fitted.model.spec.matching.levels))
+    lines = fitted.counts.lines(kind, len(fitted.model.spec.matching.levels))
     if kind == "did_dr":
         lines += (f"propensities: {ESTIMATED if np.isnan(o.p_nothing[o.control]).any() else LOGGED}",)
     return lines

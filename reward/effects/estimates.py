@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -15,6 +16,7 @@ from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.values.attributes import attribute_numbers, attribute_text
 from crosschannel.reward.adjusted import FittedAdjusted
+from crosschannel.reward.effects.buckets.counts import RewardCounts
 from crosschannel.reward.effects.inference import student_quantile
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS, WITHOUT_INFLUENCE, Influences
 from crosschannel.reward.frame import RewardFrame
@@ -94,6 +96,11 @@ class TreatmentEffects:
     outcomes: Outcomes
     frame: RewardFrame
     influences: Influences
+
+    @cached_property
+    def counts(self) -> RewardCounts:
+        """How many decisions have a reward, and what rewards rest on."""
+        return RewardCounts.from_outcomes(self.outcomes, self.frame)
 
     @classmethod
     def fit(cls, model: RewardModel, history: History) -> TreatmentEffects:

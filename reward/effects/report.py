@@ -92,8 +92,7 @@ def effects_report(history: History, model: RewardModel, request: EffectsRequest
         write_csv(pd.concat([table, events.to_pandas()]), request.csv)
     if request.plot is not None:
         save_figure(picture(history, events, diagnostics), request.plot)
-    counts = RewardCounts.from_outcomes(fitted.outcomes, fitted.frame)
-    parts = estimates_parts(history.summary(), model.name, model.spec, counts, table, events, diagnostics)
+    parts = estimates_parts(history.summary(), model.name, model.spec, fitted.counts, table, events, diagnostics)
     if model.spec.funnel is not None:
         parts.append(funnel_section(model, history, fitted.outcomes))
     found = list[ActionEffect]()

@@ -12,7 +12,7 @@ from crosschannel.core.times import DAY, WEEK
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import take_rows
 from crosschannel.histories.observation.slicing import since, until
-from crosschannel.pipeline.cost_counts import CostCounts
+from crosschannel.pipeline.cost_counts import CostCounts, arms_began
 from tests.samples import random_history
 
 EVENTS = ("order", "visit")
@@ -81,13 +81,19 @@ def with_arms(history: History, began: int, usual: BoolArray) -> History:
     return replace(history, decisions=replace(d, arm=arm))
 
 
+def business_as_usual(history: History) -> CostCounts | None:
+    """What an update counts: the arm, and everybody before there were arms."""
+    found = CostCounts.in_arm(history, EVENTS, DAY)
+    return None if found is None else CostCounts.before(history, EVENTS, DAY, arms_began(history)) + found
+
+
 def test_business_as_usual_is_everybody_until_there_are_arms_and_then_the_arm() -> None:
     """Visits churn, so that most users churn before the arms begin, and have no decision in any arm."""
     history = replace(random_history(8, users=60, days=12, rate=0.1), churn_events=("visit",))
     alive = history.decisions.time <= history.churned_at[history.decisions.user]
     history = replace(history, decisions=take_rows(history.decisions, alive))
     began, usual = history.span[0] + 6 * DAY, np.arange(60) % 2 == 0
-    found = CostCounts.of_business_as_usual(with_arms(history, began, usual), EVENTS, DAY)
+    found = business_as_usual(with_arms(history, began, usual))
     first = int(history.decisions.time[history.decisions.time >= began].min())
     before = by_hand(until(history, first), DAY)
     arm = usual & (np.bincount(history.decisions.user[history.decisions.time >= began], minlength=60) > 0)
@@ -101,9 +107,9 @@ def test_business_as_usual_is_everybody_until_there_are_arms_and_then_the_arm() 
 
 def test_business_as_usual_from_the_start_is_its_users() -> None:
     history, usual = random_history(9, users=30, days=10), np.arange(30) < 12
-    found = CostCounts.of_business_as_usual(with_arms(history, 0, usual), EVENTS, DAY)
+    found = business_as_usual(with_arms(history, 0, usual))
     assert found == CostCounts.of(history.select_users(usual), EVENTS, DAY)
-    assert CostCounts.of_business_as_usual(history, EVENTS, DAY) is None
+    assert business_as_usual(history) is None
 
 
 def test_users_who_are_moved_to_another_arm_count_until_then() -> None:
@@ -112,7 +118,7 @@ def test_users_who_are_moved_to_another_arm_count_until_then() -> None:
     moved, usual = history.span[0] + 6 * DAY, np.arange(40) % 2 == 0
     d = history.decisions
     arm = np.where((d.time < moved) | usual[d.user], "business_as_usual", "agent")
-    found = CostCounts.of_business_as_usual(replace(history, decisions=replace(d, arm=arm)), EVENTS, DAY)
+    found = business_as_usual(replace(history, decisions=replace(d, arm=arm)))
     whole = CostCounts.of(history.select_users(usual), EVENTS, DAY)
     parts = [CostCounts.of(history.select_users(~usual), EVENTS, DAY)]
     for user in np.flatnonzero(~usual):

@@ -18,7 +18,7 @@ from crosschannel.histories.buckets.leaves import leaf_of
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
 from crosschannel.histories.history import History
-from crosschannel.pipeline.batches import components_of, message_odds
+from crosschannel.pipeline.batches import learnable
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.log_files import lookback
 from crosschannel.pipeline.loop.parts.log import LogParts
@@ -85,7 +85,7 @@ class ChooseRows:
         if parts is not None:
             # Users of a holdout are like those of other arms: that nothing could be sent says nothing about them.
             probability = np.where(held_out(d, recent.modules), np.nan, d.propensity[:, 0])[rows]
-            components = components_of(parts, rows, message_odds(recent.modules.sends(d.actions[rows]), probability))
+            components = learnable(parts, rows, recent.modules.sends(d.actions[rows]), probability)
         batch = Batch(
             Observations(
                 self.features.at(past, user, time), recent.modules.feasible_mask(allowed), past.user_keys[user]
