@@ -42,8 +42,9 @@ def known_actions(present: ActionSpace, before: ActionSpace) -> ActionSpace:
 def _known(new: Module, old: Module) -> Module:
     if (new.parent, new.condition_on) != (old.parent, old.condition_on):
         raise ConfigError(
-            f"module {new.name!r} depends on {new.parent or new.condition_on!r}, but the agent learned it depending on "
-            f"{old.parent or old.condition_on!r}: actions may change, dependencies may not"
+            f"module {new.name!r} depends on {_in_words(new)}, but the agent learned it depending on {_in_words(old)}: "
+            "actions may change, dependencies may not. Declare `parent` and `condition_on` as they were, or train a new agent"
+            "train a new agent"
         )
     retired = [code for code, name in enumerate(old.actions) if name not in new.actions]
     names = [old.actions[code] for code in retired]
@@ -56,6 +57,11 @@ def _known(new: Module, old: Module) -> Module:
         condition_on=new.condition_on,
         nothing=new.nothing,
     )
+
+
+def _in_words(module: Module) -> str:
+    earlier = module.parent or module.condition_on
+    return "nothing (`condition_on: null`)" if earlier is None else repr(earlier)
 
 
 def recode_actions(actions: Tensor, before: ActionSpace, after: ActionSpace) -> Tensor:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -380,3 +380,26 @@ class ActionSpace(Sequence[Module]):
             if missing := sorted({"name", "actions"} - set(entry)):
                 raise ConfigError(f"a module lacks {missing}: {dict(entry)}")
         return cls([Module(**entry) for entry in entries])
+
+    @classmethod
+    def from_mapping(cls, entries: Sequence[Mapping[str, Any]]) -> ActionSpace:
+        """Build the action space that a mapping declares, whose content is chosen given the first module.
+
+        A module after the first one that names neither a parent nor a `condition_on` is conditioned on the first: which
+        offer works best may differ by channel. With `condition_on: null` it is not.
+
+        Raises:
+            ConfigError: As for `from_dict`.
+        """
+        declared = cls.from_dict(entries)
+        given = [
+            module
+            if m == 0 or module.parent is not None or "condition_on" in entry
+            else replace(module, condition_on=declared.names[0])
+            for m, (module, entry) in enumerate(zip(declared, entries, strict=True))
+        ]
+        return cls(given)
+
+    def without_conditions(self) -> ActionSpace:
+        """Return the same actions with modules that are not conditioned on others."""
+        return ActionSpace([replace(module, condition_on=None) for module in self])

@@ -14,6 +14,12 @@ from crosschannel.core.arrays import IntArray
 
 #: Columns up to which every effect varies with the whole context: the cost of a fit grows with their cube.
 MAX_COLUMNS = 4096
+#: Share of these up to which actions have effects of their own for each choice of the module that they are conditioned
+#: on.
+SHARE_OF_TABLES = 0.5
+#: Messages for each column from which effects vary with the context and an earlier module; a fit of few rows is then
+#: cheap too.
+MESSAGES_PER_COLUMN = 1
 #: Share of a cell's prior variance that cells with the same labels have in common.
 SHARED_BY_LABELS = 0.5
 
@@ -28,6 +34,8 @@ class Design:
 
     Attributes:
         modules: All known actions.
+        effects: The same actions, whose cells have effects: without the modules' conditions where an action's effects
+            are the same whatever the module has chosen that it is conditioned on.
         width: Number of context features D.
         base: Number of columns of the common part.
         each: Number of columns of one cell: 1 + D, or 1 where these would be more than `MAX_COLUMNS` in all.
@@ -41,6 +49,7 @@ class Design:
     """
 
     modules: ActionSpace
+    effects: ActionSpace
     width: int
     base: int
     each: int
@@ -52,26 +61,50 @@ class Design:
 
     @classmethod
     def build(cls, modules: ActionSpace, width: int) -> Design:
-        """Build the columns for an action space and a number of context features."""
-        columns = 1 + 2 * width + sum(modules.n_table_cells(m) for m in range(len(modules))) * (1 + width)
-        return cls._build(modules, width, 1 + width if columns <= MAX_COLUMNS else 1)
+        """Build the columns for an action space and a number of context features.
+
+        An action has effects of its own for each choice of the module that it is conditioned on, if these take at most
+        `SHARE_OF_TABLES` of the columns that a fit may have.
+        """
+        by_condition = cls._build(modules, modules, width, 1 + width)
+        if by_condition.columns <= SHARE_OF_TABLES * MAX_COLUMNS:
+            return by_condition
+        shared = by_condition.without_conditions()
+        return shared if shared.columns <= MAX_COLUMNS else shared.with_intercepts_only()
+
+    def of_rows(self, messages: int) -> Design:
+        """Return the columns for a number of messages: those of all effects if these are enough for each column."""
+        for design in (self, self.without_conditions()):
+            if messages >= MESSAGES_PER_COLUMN * design.columns:
+                return design
+        return self.with_intercepts_only()
+
+    @property
+    def shared(self) -> bool:
+        """Whether an action's effects are the same whatever the module has chosen that it is conditioned on."""
+        return self.effects != self.modules
+
+    def without_conditions(self) -> Design:
+        """Return the columns of effects that are the same whatever an earlier module has chosen."""
+        return self._build(self.modules, self.modules.without_conditions(), self.width, self.each)
 
     def with_intercepts_only(self) -> Design:
         """Return the columns without the slopes of the cells' effects."""
-        return self._build(self.modules, self.width, 1)
+        return self._build(self.modules, self.effects, self.width, 1)
 
     @classmethod
-    def _build(cls, modules: ActionSpace, width: int, each: int) -> Design:
-        cells = tuple(modules.n_table_cells(m) for m in range(len(modules)))
+    def _build(cls, modules: ActionSpace, effects: ActionSpace, width: int, each: int) -> Design:
+        cells = tuple(effects.n_table_cells(m) for m in range(len(effects)))
         base = 1 + 2 * width
         block = [torch.arange(base)] + [base + m * each + torch.arange(each).repeat(n) for m, n in enumerate(cells)]
         group = [0] + [1] * width + [2] * width
         for m in range(len(cells)):
             group += [3 + 2 * m] + [4 + 2 * m] * (each - 1)
         starts = (base + each * np.concatenate([[0], np.cumsum(cells)[:-1]])).astype(int)
-        affinity = tuple(_affinity(modules, m) for m in range(len(modules)))
+        affinity = tuple(_affinity(effects, m) for m in range(len(effects)))
         return cls(
             modules=modules,
+            effects=effects,
             width=width,
             base=base,
             each=each,
@@ -125,8 +158,12 @@ class Design:
 
     def cells_of(self, actions: IntArray) -> Tensor:
         """Return the cell of each module (n, M) for actions (n, M)."""
-        found = [self.modules.table_cell(m, actions) for m in range(len(self.cells))]
+        found = [self.effects.table_cell(m, actions) for m in range(len(self.cells))]
         return torch.from_numpy(np.stack(found, 1))
+
+    def cells_of_table(self, m: int) -> Tensor:
+        """Return the cell of each entry of module m's table (entries,): that of its action if effects are shared."""
+        return torch.arange(self.modules.n_table_cells(m)) % self.cells[m]
 
     def precision(self, variance: Tensor) -> Tensor:
         """Return the prior precision (columns, columns) for the blocks' variances (blocks,)."""

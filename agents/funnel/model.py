@@ -21,8 +21,6 @@ from crosschannel.core.action_changes import previous_cells
 
 #: Prior variance of a block of columns, in units of the noise, from which learning starts.
 GUESSED_VARIANCE = 1e-2
-#: Messages for each column from which the actions' effects vary with the context; a fit of few rows is then cheap too.
-MESSAGES_PER_COLUMN = 1
 #: Draws from the posterior of each half of the users, by which policies are compared.
 JUDGES = 32
 #: Messages below which no model is fitted.
@@ -37,7 +35,7 @@ class Fit:
     variances, the hazards' working responses, the blend) stays as it is; coefficients follow from the sums.
 
     Attributes:
-        slopes: Whether the cells' effects vary with the context; not while messages are few.
+        messages: Number of messages from which the columns follow: effects vary less while these are few.
         usual: What happens without a message, and how noisy it is.
         sums: Sums over the messages.
         hazards: The hazards of cost events, each with its sums.
@@ -47,7 +45,7 @@ class Fit:
         blend: Weights of the funnel's parts and of the regression of all sends.
     """
 
-    slopes: bool
+    messages: int
     usual: Usual
     sums: MessageSums
     hazards: tuple[HazardFit, ...]
@@ -58,7 +56,7 @@ class Fit:
 
     def design(self, full: Design) -> Design:
         """Return the columns of the fit, given those of all effects."""
-        return full if self.slopes else full.with_intercepts_only()
+        return full.of_rows(self.messages)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fit as tensors and plain values."""
@@ -74,7 +72,7 @@ class Fit:
     def from_state_dict(cls, state: Mapping[str, Any]) -> Fit:
         """Restore what `state_dict` returned."""
         return cls(
-            slopes=bool(state["slopes"]),
+            messages=int(state["messages"]),
             usual=Usual.from_state_dict(state["usual"]),
             sums=MessageSums.from_state_dict(state["sums"]),
             hazards=tuple(HazardFit.from_state_dict(each) for each in state["hazards"]),
@@ -103,8 +101,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
     controls, sent = rows.controls(design.modules), rows.messages(design.modules)
     if len(sent) < MIN_MESSAGES or len(torch.unique(sent.fold)) < FOLDS:
         return None
-    slopes = design.each == 1 or len(sent) >= MESSAGES_PER_COLUMN * design.columns
-    used = design if slopes else design.with_intercepts_only()
+    used = design.of_rows(len(sent))
     usual = Usual.fit(used, controls, sent, weights)
     messages = usual.less(used, sent, weights)
     by_fold = [messages.sums(used, fold) for fold in range(FOLDS)]
@@ -122,7 +119,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
     personal = followed(used, halves, usual.tested, contexts_to_judge(sent))
     predicted = predictions(used, messages, halves, personal, cost)
     return Fit(
-        slopes=slopes,
+        messages=len(sent),
         usual=usual,
         sums=sums,
         hazards=tuple(hazards),
@@ -177,7 +174,7 @@ def solve(design: Design, found: Fit, members: int, generator: torch.Generator) 
     heads = Heads(
         value=torch.stack(value), hazard=hazard, organic=found.organic, tested=found.usual.tested, blend=blend, sd=sd
     )
-    return heads if found.slopes else _with_slopes(heads, used, design)
+    return heads if used.columns == design.columns else _in_columns(heads, used, design)
 
 
 def fit_heads(
@@ -194,19 +191,23 @@ def _with_missed(parts: list[Tensor], weight: float) -> list[Tensor]:
     return [engagement, gain + weight * missed_gain, direct + weight * missed_direct, all_sends]
 
 
-def _with_slopes(heads: Heads, small: Design, design: Design) -> Heads:
-    """Return heads that were fitted without the cells' slopes, with slopes of 0."""
+def _in_columns(heads: Heads, used: Design, design: Design) -> Heads:
+    """Return heads that were fitted to fewer columns in those of all effects: slopes that were left out are 0."""
 
     def widened(found: Tensor) -> Tensor:
         out = found.new_zeros(*found.shape[:2], design.columns)
-        out[..., : design.base] = found[..., : small.base]
-        for start, own, count in zip(design.starts, small.starts, design.cells, strict=True):
-            out[..., start : start + count * design.each : design.each] = found[..., own : own + count]
+        out[..., : design.base] = found[..., : design.base]
+        for m, (start, count) in enumerate(zip(design.starts, design.cells, strict=True)):
+            first, known = used.starts[m], used.cells[m]
+            cells = found[..., first : first + known * used.each].view(*found.shape[:2], known, used.each)
+            every = out[..., start : start + count * design.each].view(*found.shape[:2], count, design.each)
+            every[..., : used.each] = cells[:, :, torch.arange(count) % known]
         return out
 
     sd = heads.sd.new_zeros(len(heads.sd), design.blocks)
-    sd[:, : design.base] = heads.sd[:, : small.base]
-    sd[:, design.base :: design.each] = heads.sd[:, small.base :]
+    sd[:, : design.base] = heads.sd[:, : design.base]
+    for k in range(used.each):
+        sd[:, design.base + k :: design.each] = heads.sd[:, design.base + k :: used.each]
     return replace(heads, value=widened(heads.value), hazard=widened(heads.hazard), sd=sd)
 
 
@@ -335,13 +336,13 @@ def moved_heads(heads: Heads, before: Design, after: Design, generator: torch.Ge
         after: The present columns.
         generator: Source of the members' deviations.
     """
-    if after.each != before.each:
+    if after.each != before.each or after.shared != before.shared:
         raise ValueError("with these actions the effects have another number of features: train a new agent")
     parts = torch.cat([heads.value, heads.hazard]).double()
     out = torch.zeros(*parts.shape[:2], after.columns, dtype=torch.float64)
     out[..., : after.base] = parts[..., : before.base]
     for m in range(len(after.cells)):
-        place = torch.from_numpy(previous_cells(before.modules, after.modules, m))
+        place = torch.from_numpy(previous_cells(before.effects, after.effects, m))
         known, new = (place >= 0).nonzero()[:, 0], (place < 0).nonzero()[:, 0]
         start, stop = before.starts[m], before.starts[m] + before.cells[m] * before.each
         every = parts[..., start:stop].reshape(*parts.shape[:2], before.cells[m], before.each)

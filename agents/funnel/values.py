@@ -100,7 +100,7 @@ class Effects:
             x: Contexts (N, D).
             matrix: Mixtures of the members (L, K), which vote in their place; None where the members vote.
             blend: Weights of the direct effect and of all sends in the rest; the model's by default.
-            present: The present cells of each module (cells,); all of them by default.
+            present: The present entries of each module's table (cells,); all of them by default.
         """
         blend = heads.blend if blend is None else blend
         value = heads.value
@@ -112,7 +112,10 @@ class Effects:
         for m, (start, count) in enumerate(zip(design.starts, design.cells, strict=True)):
             cells = parts[..., start : start + count * design.each]
             cells = cells.reshape(*cells.shape[:-1], count, design.each)
-            found.append((cells if present is None else cells[:, :, present[m]]) @ own)
+            entries = design.cells_of_table(m)
+            entries = entries if present is None else entries[present[m]]
+            every = len(entries) == count and bool((entries == torch.arange(count)).all())
+            found.append((cells if every else cells[:, :, entries]) @ own)
         linear, logs = zip(*((each[: REST + 1], mixed(each[REST + 1 :], mixing)) for each in found), strict=True)
         return cls(linear=linear[0], logs=logs[0], linear_cells=linear[1:], log_cells=logs[1:], mixing=mixing)
 

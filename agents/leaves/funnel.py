@@ -31,7 +31,6 @@ from crosschannel.agents.funnel.hazards import (
     finish_fit,
 )
 from crosschannel.agents.funnel.model import (
-    MESSAGES_PER_COLUMN,
     MIN_MESSAGES,
     Fit,
     Taught,
@@ -76,8 +75,7 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
     messages = int(first.by_fold.sum())
     if messages < MIN_MESSAGES or int((first.by_fold > 0).sum()) < FOLDS:
         return None
-    slopes = design.each == 1 or messages >= MESSAGES_PER_COLUMN * design.columns
-    used = design if slopes else design.with_intercepts_only()
+    used = design.of_rows(messages)
     usual, start, organic = first.usual(used), first.hazards(used), first.organic
     contexts = contexts_to_judge(first.message_sample)
     del first  # frees the samples
@@ -106,7 +104,7 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
     blend = reduce(add, run(third, leaves.tasks)).blend(personal)
     assert len(leaves.costs) == len(hazards)  # the leaves' cost events are those of their rows
     return Fit(
-        slopes=slopes,
+        messages=messages,
         usual=usual,
         sums=sums,
         hazards=tuple(hazards),

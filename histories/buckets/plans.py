@@ -188,7 +188,7 @@ def plan_tables(mapping: TableMapping) -> Plan:
             raise NotByUser(f"the mapping has `{name}`, which rest on all users")
     if any("message_id" in source.columns for source in mapping.events):
         raise NotByUser("the mapping has `message_id`, whose repeats may be in any file")
-    modules = ActionSpace.from_dict(mapping.modules)
+    modules = ActionSpace.from_mapping(mapping.modules)
     of_decisions = (decision_columns(modules), (*DECISION_COLUMNS, *modules.names))
     of_events = ((*EVENT_COLUMNS, *OPTIONAL_EVENT_COLUMNS), EVENT_COLUMNS)
     nobody = mapping.anonymous == "leave_out"

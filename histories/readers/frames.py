@@ -84,7 +84,7 @@ def from_frames(
     tables = {"decisions": decisions, "events": events} | ({} if users is None else {"users": users})
     frames = {table: _frame(table, given, faults) for table, given in tables.items()}
     raise_faults(faults)
-    space = modules if isinstance(modules, ActionSpace) else ActionSpace.from_dict(modules)
+    space = modules if isinstance(modules, ActionSpace) else ActionSpace.from_mapping(modules)
     return History.from_tables(
         frames["decisions"],
         frames["events"],

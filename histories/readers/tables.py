@@ -86,7 +86,7 @@ class TableMapping:
             span_of(self.span)
         if not self.events:
             raise ConfigError("the mapping has no `events`: give at least one file of events")
-        modules = ActionSpace.from_dict(self.modules)
+        modules = ActionSpace.from_mapping(self.modules)
         check_action_names(modules)
         if self.propensity_source is not None:
             check_source(self.propensity_source)
@@ -126,7 +126,7 @@ def read_tables(mapping: TableMapping) -> History:
     Raises:
         InputError: With every fault of a step.
     """
-    modules = ActionSpace.from_dict(mapping.modules)
+    modules = ActionSpace.from_mapping(mapping.modules)
     faults: list[Fault] = []
     known, required = decision_columns(modules), (*DECISION_COLUMNS, *modules.names)
     if mapping.slots is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -293,3 +294,23 @@ def test_too_many_joint_actions_are_not_listed():
 def test_an_entry_of_another_type_is_named(entry: dict[str, Any], message: str):
     with pytest.raises(ConfigError, match=message):
         ActionSpace.from_dict([entry])
+
+
+def test_a_mapping_chooses_content_given_the_first_module_unless_it_says_otherwise() -> None:
+    entries = [
+        {"name": "channel", "actions": ["none", "email", "push"]},
+        {"name": "hour", "actions": ["morning", "evening"]},
+        {"name": "picture", "actions": ["product", "people"], "condition_on": "hour"},
+        {"name": "sender", "actions": ["shop", "team"], "condition_on": None},
+        {"name": "layout", "actions": ["long", "short"], "parent": "channel", "requires": ["email", "push"]},
+    ]
+    found = ActionSpace.from_mapping(entries)
+    assert [module.condition_on for module in found] == [None, "channel", "hour", None, None]
+    assert found.shape(1) == (3, 2)
+    assert ActionSpace.from_dict(found.to_dict()) == found
+    assert found.without_conditions() == ActionSpace([replace(one, condition_on=None) for one in found])
+
+
+def test_a_mapping_may_have_one_module() -> None:
+    entries = [{"name": "channel", "actions": ["none", "email"]}]
+    assert ActionSpace.from_mapping(entries) == ActionSpace.from_dict(entries)

@@ -93,7 +93,7 @@ class StreamMapping:
     name: str = "history"
 
     def __post_init__(self) -> None:
-        modules = ActionSpace.from_dict(self.modules)
+        modules = ActionSpace.from_mapping(self.modules)
         check_action_names(modules)
         if self.span is not None:
             span_of(self.span)
@@ -173,7 +173,7 @@ class StreamMapping:
             name
             for sends in self.sends
             for name in (*sends.columns, *sends.constants)
-            if name.startswith(("propensity", "eligible_")) and name not in ActionSpace.from_dict(self.modules).names
+            if name.startswith(("propensity", "eligible_")) and name not in ActionSpace.from_mapping(self.modules).names
         )
         if only_sent or self.propensity_source is not None:
             raise ConfigError(

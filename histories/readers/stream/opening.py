@@ -143,7 +143,7 @@ def _numbers(mapping: StreamMapping, names: Mapping[str, str]) -> set[str]:
         path
         for sends in mapping.sends
         for native, path in sends.columns.items()
-        if native.startswith("propensity") and native not in ActionSpace.from_dict(mapping.modules).names
+        if native.startswith("propensity") and native not in ActionSpace.from_mapping(mapping.modules).names
     ]
     return {*mapping.values.values(), *propensities, names.get("value", "value")}
 

@@ -68,7 +68,7 @@ def read_stream(mapping: StreamMapping) -> History:
 
 def history_of(mapping: StreamMapping, stream: StreamRows, what: str = "stream") -> History:
     """Return the history of an opened stream, or of what else it is named in the notes; see `read_stream`."""
-    modules = ActionSpace.from_dict(mapping.modules)
+    modules = ActionSpace.from_mapping(mapping.modules)
     rule = _send_rules(mapping, stream)
     rows = clean(mapping, stream, rule >= 0)
     kept, span, grid = rows.kept, rows.span, mapping.slots

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.funnel import design as module
-from crosschannel.agents.funnel import model
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import predict
@@ -300,7 +299,7 @@ def test_actions_that_change_the_number_of_features_are_refused(monkeypatch: pyt
 
 def test_few_messages_teach_effects_without_slopes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the model is that of a design without slopes, told in the columns of the whole design."""
-    monkeypatch.setattr(model, "MESSAGES_PER_COLUMN", 4)
+    monkeypatch.setattr(module, "MESSAGES_PER_COLUMN", 4)
     design = Design.build(PLAIN, 3)
     few = rows_of(World().log(150))
     found = fitted(few)

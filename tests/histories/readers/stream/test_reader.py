@@ -482,7 +482,7 @@ def market_stream(folder: Path, users: int) -> tuple[History, StreamMapping]:
     first, last = np.array(history.span, dtype="datetime64[us]")
     return history, StreamMapping(
         TableSource(folder / "stream.parquet", {"user_id": "user", "time": "ts", "event": "name"}),
-        tuple(history.modules.to_dict()),
+        tuple({"condition_on": None, **entry} for entry in history.modules.to_dict()),
         (Sends(("Message Sent",), {**path, "decision_id": "props.decision_id"}),),
         SlotGrid("1d", "08:00", "Europe/Athens", start_attribute="since", leave_events=("unsubscribed",)),
         values={"*": "props.value"},
@@ -508,7 +508,7 @@ def test_a_market_written_as_a_stream_comes_back(tmp_path: Path):
     )
     pd.testing.assert_frame_equal(found.users, history.users, check_dtype=False)
     assert (found.span, found.modules, found.n_users) == (history.span, history.modules, history.n_users)
-    assert found.modules == ActionSpace.from_dict(mapping.modules)
+    assert found.modules == ActionSpace.from_mapping(mapping.modules)
 
 
 def test_a_configuration_names_a_stream_and_learns_from_it(tmp_path: Path):
