@@ -43,8 +43,8 @@ def _known(new: Module, old: Module) -> Module:
     if (new.parent, new.condition_on) != (old.parent, old.condition_on):
         raise ConfigError(
             f"module {new.name!r} depends on {_in_words(new)}, but the agent learned it depending on {_in_words(old)}: "
-            "actions may change, dependencies may not. Declare `parent` and `condition_on` as they were, or train a new agent"
-            "train a new agent"
+            "actions may change, dependencies may not. Declare `parent` and `condition_on` as they were, or train a "
+            "new agent"
         )
     retired = [code for code, name in enumerate(old.actions) if name not in new.actions]
     names = [old.actions[code] for code in retired]
