@@ -133,18 +133,20 @@ def breakdown_sentence(evaluation: Evaluation, share: float) -> str:
 
 
 def contradiction(ladder: Ladder) -> str:
-    """Return which interactions contradict what the headline assumes, in words; empty where none does."""
+    """Return which interactions contradict what the headline assumes, in a sentence; empty where none does."""
+    head = f"The log contradicts what order {ladder.order} assumes"
     if ladder.order == 1 and (found := [pair for pair in ladder.pairs if _rejects(pair)]):
-        return ", ".join(f"`{pair.factors[0]}` x `{pair.factors[1]}` (p = {pair.p_value:.2g})" for pair in found)
+        pairs = ", ".join(f"`{pair.factors[0]}` x `{pair.factors[1]}` (p = {pair.p_value:.2g})" for pair in found)
+        return f"{head}: {pairs}."
     total = next((total for total in ladder.totals if total.order == ladder.order + 1), None)
     if total is not None and _rejects(total):
-        return f"interactions of order {total.order} add {format_point(total.value)} (p = {total.p_value:.2g})"
+        return f"{head}: interactions of order {total.order} add {format_point(total.value)} (p = {total.p_value:.2g})."
     return ""
 
 
 def _test_sentence(ladder: Ladder) -> str:
     if found := contradiction(ladder):
-        return f"The log contradicts that assumption: {found}."
+        return found
     tested = ladder.pairs if ladder.order == 1 else ()
     higher = [total for total in ladder.totals if total.order == ladder.order + 1]
     if all(each.reason for each in (*tested, *higher)):

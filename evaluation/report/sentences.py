@@ -121,7 +121,7 @@ def caveats(evaluation: Evaluation, *, of_headline: bool = False) -> list[str]:
     if not of_headline and any(e.reason == DIAGNOSTIC for e in evaluation.estimates):
         out.append(f"`dm` is {DIAGNOSTIC}.")
     if evaluation.ladder is not None and best.assumption and (found := contradiction(evaluation.ladder)):
-        out.append(f"The log contradicts what {best.estimator} assumes: {found}.")
+        out.append(found)
     if evaluation.no_ladder:
         out.append(f"There is no interaction ladder: {evaluation.no_ladder}.")
     return out

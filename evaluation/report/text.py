@@ -41,7 +41,9 @@ def headline_text(evaluation: Evaluation) -> str:
     else:
         whole = [e for e in evaluation.estimates if e.module is None]
         values, meaning = align(_value_rows(evaluation, whole)), [verdict(evaluation)]
-    return _joined([[_head(evaluation)], values, [*meaning, *caveats(evaluation, of_headline=True)]])
+    # What the log contradicts is said with the ladder, and is a caveat as well.
+    sentences = list(dict.fromkeys([*meaning, *caveats(evaluation, of_headline=True)]))
+    return _joined([[_head(evaluation)], values, sentences])
 
 
 def _joined(blocks: Sequence[Sequence[str]]) -> str:

@@ -138,7 +138,7 @@ def test_a_large_interaction_is_named_and_moves_the_headline():
 def test_a_pair_that_is_found_without_moving_the_headline_is_told():
     found, _ = logged(users=1500, interaction=0.5)
     assert found.ladder.order == 1
-    assert "The log contradicts that assumption: `tone` x `offer` (p = " in text_table(found)
+    assert "The log contradicts what order 1 assumes: `tone` x `offer` (p = " in text_table(found)
     assert any(line.startswith("The log contradicts what order 1 assumes: `tone` x") for line in caveats(found))
     second, _ = logged(users=1500, interaction=0.5, order=2)
     assert not any("contradicts" in line for line in caveats(second))
