@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from crosschannel.core.arrays import BoolArray, UIntArray
-from crosschannel.core.hashing import derive, keys
-from crosschannel.core.row_hashes import SALTS, row_hashes, sums_of_hashes
+from crosschannel.core.hashing import DIGEST_SALTS, keys, row_hashes, sums_of_hashes
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import MISSING
@@ -112,15 +110,11 @@ def _words(history: History) -> tuple[int, ...]:
     texts = [keys(np.asarray(column, dtype=object).astype(str).astype(object)) for column in attributes]
     users = row_hashes(user, [history.observed_from, history.observed_until, *texts])
     tables = (decisions, events, users)
-    found = sum((sums_of_hashes(rows, place) for place, rows in enumerate(tables)), np.zeros(len(SALTS), np.uint64))
+    nothing = np.zeros(len(DIGEST_SALTS), np.uint64)
+    found = sum((sums_of_hashes(rows, place) for place, rows in enumerate(tables)), nothing)
     return tuple(map(int, found))
 
 
 def add_facts(parts: Sequence[Facts]) -> Facts:
     """Return the numbers of all buckets."""
     return reduce(add, parts)
-
-
-def chosen_users(user_keys: UIntArray, share: float, salt: int) -> BoolArray:
-    """Mark users (U,) by a hash of who they are: a share of them."""
-    return np.asarray(derive(user_keys, salt) < np.uint64(min(share, 1.0) * (2.0**64 - 2.0**12))) | (share >= 1.0)

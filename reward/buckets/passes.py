@@ -22,7 +22,6 @@ import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.exact_sums import ExactSums
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.reward.buckets.did import (
@@ -32,6 +31,7 @@ from crosschannel.reward.buckets.did import (
     sums_of_controls,
 )
 from crosschannel.reward.controls import CellMeans
+from crosschannel.reward.exact_sums import ExactSums
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.funnel.components import (
     PricedGoals,
