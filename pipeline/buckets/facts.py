@@ -14,6 +14,7 @@ import numpy as np
 from crosschannel.core.hashing import DIGEST_SALTS, keys, row_hashes, sums_of_hashes
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
+from crosschannel.histories.logs import NO_MESSAGE
 from crosschannel.histories.propensities.sources import MISSING
 from crosschannel.pipeline.cost_counts import CostCounts
 from crosschannel.reward.buckets.passes import goals_to_measure
@@ -106,6 +107,11 @@ def _words(history: History) -> tuple[int, ...]:
     )
     named = keys(np.array(history.event_names, dtype=object))
     events = row_hashes(user[e.user], [e.time, named[e.event] if len(named) else e.event, e.value])
+    if e.message is not None:
+        # Row by row, as a bucket in which no event names a decision has no such column.
+        of_message, known = np.zeros(len(e), dtype=np.uint64), e.message >= 0
+        of_message[known] = d.key[e.message[known]]
+        events = np.where(e.message == NO_MESSAGE, events, row_hashes(events, [of_message]))
     attributes = [] if history.users is None else [history.users[name] for name in sorted(history.users.columns)]
     texts = [keys(np.asarray(column, dtype=object).astype(str).astype(object)) for column in attributes]
     users = row_hashes(user, [history.observed_from, history.observed_until, *texts])
