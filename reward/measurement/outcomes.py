@@ -225,9 +225,9 @@ def measure_by_goal(history: History, spec: RewardSpec, *, uses_pre: bool = True
     return _measure_by_goal(history, spec, fitted, around)
 
 
-def fit_goals(history: History, spec: RewardSpec, *, uses_pre: bool = True) -> FittedPreprocessing:
+def fit_goals(history: History, spec: RewardSpec) -> FittedPreprocessing:
     """Fit what each goal of a spec is measured with by itself: limits, scales and seasonality."""
-    return _fit_goals(history, replace(spec, matching=Matching()), uses_pre)[0]
+    return _fit_goals(history, replace(spec, matching=Matching()), uses_pre=True)[0]
 
 
 def _fit_goals(history: History, spec: RewardSpec, uses_pre: bool) -> tuple[FittedPreprocessing, _Surroundings]:
@@ -240,12 +240,10 @@ def _fit_goals(history: History, spec: RewardSpec, uses_pre: bool) -> tuple[Fitt
     return fitted, around
 
 
-def measure_by_goal_with(
-    history: History, spec: RewardSpec, fitted: FittedPreprocessing, *, uses_pre: bool = True
-) -> GoalAmounts:
+def measure_by_goal_with(history: History, spec: RewardSpec, fitted: FittedPreprocessing) -> GoalAmounts:
     """Measure each goal of a spec by itself, with what `fit_goals` has fitted on this or on another history."""
     spec = replace(spec, matching=Matching())
-    return _measure_by_goal(history, spec, fitted, _Surroundings.build(history, spec, fitted.bits, uses_pre))
+    return _measure_by_goal(history, spec, fitted, _Surroundings.build(history, spec, fitted.bits, uses_pre=True))
 
 
 def _measure_by_goal(

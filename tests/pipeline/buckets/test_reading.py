@@ -91,7 +91,9 @@ def with_messages(rng: np.random.Generator) -> History:
     return replace(HISTORY, events=replace(e, message=np.where(named, first, NO_MESSAGE)))
 
 
-@pytest.mark.parametrize("what", ["time", "value", "event", "message", "action", "propensity", "user", "attribute", "row"])
+@pytest.mark.parametrize(
+    "what", ["time", "value", "event", "message", "action", "propensity", "user", "attribute", "row"]
+)
 def test_every_change_of_a_log_changes_its_fingerprint(what: str) -> None:
     d, e, users = HISTORY.decisions, HISTORY.events, HISTORY.users
     assert users is not None
