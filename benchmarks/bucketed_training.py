@@ -148,7 +148,7 @@ def value(users: int, seed: int, buckets: int, folder: Path) -> dict[str, float]
     rows = envs.replay.ReplayLog.build(
         split.history, split.rewards, split.features, observations=split.observations, min_steps=1
     )
-    agent = agents.make_agent(modules=rows.modules, device="cpu", **agent_spec(config, data))
+    agent = agents.make_agent(modules=rows.modules, device="cpu", **agent_spec(config, data.features))
     agent.observe(pipeline.batch_at(rows, envs.replay.TransitionIndex.from_log(rows), np.arange(len(rows))))
     agent.update(1)
 

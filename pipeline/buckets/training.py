@@ -180,7 +180,7 @@ def _prepare(config: Config, scratch: Path, passes: Passes, path: Path) -> _Prep
     rewards = fit_rewards(data.train.history, config.reward, largest, run)
     leaves = write_leaves(log, rewards, data.features, scratch, passes)
     logger.info(f"{leaves.rows:,} decisions of training users have a reward, in {len(leaves.parts)} leaves")
-    agent = agents.make_agent(modules=log.buckets.modules, device=config.device, **agent_spec(config, data))
+    agent = agents.make_agent(modules=log.buckets.modules, device=config.device, **agent_spec(config, data.features))
     check_priceable(agent, config.constraints)
     check_learns_from(agent, leaves)
     return _Prepared(log, data, leaves, agent)
@@ -229,7 +229,7 @@ def _write_policy(run: Run, data: TrainingData, agent: agents.Agent) -> Training
         )
         data = replace(data, pace=price_messages(agent, replay, config.constraints, data.pace))
     trained_with = TrainedWith(config, data.fingerprint, data.features, data.pace).to_dict()
-    agents.save_policy(agent, run.policy, agent_spec(config, data), {"run": trained_with})
+    agents.save_policy(agent, run.policy, agent_spec(config, data.features), {"run": trained_with})
     return data
 
 

@@ -147,7 +147,7 @@ def explained(users=1500, **settings):
     }
     config = pipeline.load_config(SMALL[1], values | settings)
     data = pipeline.prepare(config)
-    agent = agents.make_agent(modules=data.history.modules, device="cpu", **pipeline.agent_spec(config, data))
+    agent = agents.make_agent(modules=data.history.modules, device="cpu", **pipeline.agent_spec(config, data.features))
     return config, data, agent, pipeline.explain_policy(config, data, agent)
 
 
