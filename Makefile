@@ -39,7 +39,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 types: $(STAMP)
-	$(BIN)/mypy -p crosschannel
+	$(BIN)/mypy -p crosschannel -p benchmarks
 	$(BIN)/mypy examples
 
 docs: $(STAMP)

@@ -56,15 +56,7 @@ from crosschannel.pipeline.loop.day_summaries import (
     previous_day,
     read_summary,
 )
-from crosschannel.pipeline.loop.deciding import (
-    DecidedDay,
-    decide_day,
-    refuse_decided,
-    restore_days,
-    rolled_out,
-    unreached_text,
-    write_day,
-)
+from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day, rolled_out, unreached_text
 from crosschannel.pipeline.loop.decisions.bucket_lists import ListedBucket, list_buckets
 from crosschannel.pipeline.loop.decisions.buckets import (
     BucketRequest,
@@ -74,6 +66,7 @@ from crosschannel.pipeline.loop.decisions.buckets import (
     slots_of,
 )
 from crosschannel.pipeline.loop.decisions.consent import check_consent, refuse_open
+from crosschannel.pipeline.loop.decisions.day_users import DayRequest
 from crosschannel.pipeline.loop.decisions.eligible import Unsaid, eligible_before_guardrails, note_eligible
 from crosschannel.pipeline.loop.decisions.priced_buckets import look_at_buckets
 from crosschannel.pipeline.loop.decisions.refusals import check_against_run, check_gate
@@ -87,6 +80,7 @@ from crosschannel.pipeline.loop.decisions.slot_times import (
     shows_slots,
 )
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
+from crosschannel.pipeline.loop.writing import refuse_decided, restore_days, write_day
 from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.run_files import remove_left_scratch, scratch_folder
 from crosschannel.pipeline.run_folder import Run
@@ -211,16 +205,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         eligible, what = eligible_before_guardrails(history, at, decided)
         note_eligible(what, Unsaid.of_users(history, eligible))
     check_consent(history, eligible, guardrails, chosen.ignore_columns)
-    day = decide_day(
-        *(run, history, at, eligible, guardrails),
-        may_receive=_may_receive(run, history, chosen.ramp, chosen.only_users),
+    may_receive = _may_receive(run, history, chosen.ramp, chosen.only_users)
+    day = decide_day(run, history, _day_request(at, guardrails, chosen), eligible, may_receive)
+    _write(day, chosen, at)
+    return 0
+
+
+def _day_request(at: int, guardrails: Guardrails, chosen: argparse.Namespace) -> DayRequest:
+    return DayRequest(
+        at=at,
+        guardrails=guardrails,
         explore=not chosen.greedy,
         device=chosen.device,
         seed=chosen.seed,
         clear_ids=chosen.clear_ids,
     )
-    _write(day, chosen, at)
-    return 0
 
 
 def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) -> None:
@@ -233,23 +232,14 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
         check_covered(chosen.at, at, buckets.span, None, duration(chosen.max_log_age))
     else:
         at = _time_to_decide(run, slots_of(buckets, run, engine), chosen)
-    request = BucketRequest(
-        run=run,
-        at=at,
-        guardrails=settings.guardrails,
-        ignored=tuple(chosen.ignore_columns),
-        ramp=chosen.ramp,
-        explore=not chosen.greedy,
-        device=chosen.device,
-        seed=chosen.seed,
-        clear_ids=chosen.clear_ids,
-    )
+    day = _day_request(at, settings.guardrails, chosen)
+    request = BucketRequest(run, day, ignored=tuple(chosen.ignore_columns), ramp=chosen.ramp)
     listed = list_buckets(buckets, chosen.eligible, chosen.only_users)
     if run.constraints.names:
-        day = _decide_at_prices(buckets, listed, request, Passes(engine), chosen)
+        decided = _decide_at_prices(buckets, listed, request, Passes(engine), chosen)
     else:
-        day = _decide_each(buckets, listed, request, engine, chosen)
-    _write(day, chosen, at)
+        decided = _decide_each(buckets, listed, request, engine, chosen)
+    _write(decided, chosen, at)
 
 
 def _decide_each(
@@ -257,7 +247,7 @@ def _decide_each(
 ) -> DecidedDay:
     """Decide for each user alone."""
     found = decide_buckets(listed, request, engine, chosen.shard)
-    _check_shown(found, buckets, request.at, chosen)
+    _check_shown(found, buckets, request.day.at, chosen)
     return merge_days(found.days, by_value=buckets.manifest.numbered)
 
 
@@ -274,7 +264,7 @@ def _decide_at_prices(
     remove_left_scratch(folder)
     with scratch_folder(folder) as scratch:
         found = look_at_buckets(buckets, listed, request, scratch, passes)
-        _check_shown(found.shown, buckets, request.at, chosen)
+        _check_shown(found.shown, buckets, request.day.at, chosen)
         return merge_days(found.decide(), by_value=buckets.manifest.numbered)
 
 

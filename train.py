@@ -122,7 +122,7 @@ def make_learner(config: Config, data: pipeline.TrainingData) -> tuple[envs.repl
         split.history, split.rewards, split.features, observations=split.observations, min_steps=1
     )
     logger.info(log.summary())
-    agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
+    agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data.features))
     pipeline.check_priceable(agent, config.constraints)
     del split.observations  # the replay log holds them now, and they are large
     return log, agent
@@ -175,7 +175,7 @@ def learn(
         if validation is not None:
             monitor.layout(validation.orders, validation.order)
 
-    spec = pipeline.agent_spec(config, data)
+    spec = pipeline.agent_spec(config, data.features)
     trained_with = TrainedWith(config, data.fingerprint, data.features, data.pace).to_dict()
 
     def save() -> None:

@@ -11,6 +11,7 @@ import argparse
 import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -85,7 +86,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cells = [(kind, ROWS) for kind in ("nonlinear", "even")]
     learners: dict[str, Callable[[int], StreamLearner]] = {
-        name: lambda seed, settings=settings: OurAgent(seed, **settings) for name, settings in SETTINGS.items()
+        name: partial(OurAgent, **settings) for name, settings in SETTINGS.items()
     }
     found = table(learners, cells, SEEDS)
     for part in PARTS:

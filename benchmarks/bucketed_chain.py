@@ -21,8 +21,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,7 @@ def page(rows: pd.DataFrame) -> str:
     """Return the rows in Markdown, with the sum of each size and a line through the sums."""
     lines = ["| users | step | wall | CPU | peak | wall per 1,000 users |", "|---|---|---|---|---|---|"]
     for users, part in rows.groupby("users"):
-        total = {
+        total: dict[Hashable, Any] = {
             "step": "all",
             "wall": part["wall"].sum(),
             "cpu": part["cpu"].sum(),

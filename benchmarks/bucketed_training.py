@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.tables import add_rows
-from crosschannel.core.arrays import FloatArray
+from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.pipeline.configuration import Config, load_config
 
 GIB = 1 << 30
@@ -148,11 +148,11 @@ def value(users: int, seed: int, buckets: int, folder: Path) -> dict[str, float]
     rows = envs.replay.ReplayLog.build(
         split.history, split.rewards, split.features, observations=split.observations, min_steps=1
     )
-    agent = agents.make_agent(modules=rows.modules, device="cpu", **agent_spec(config, data))
+    agent = agents.make_agent(modules=rows.modules, device="cpu", **agent_spec(config, data.features))
     agent.observe(pipeline.batch_at(rows, envs.replay.TransitionIndex.from_log(rows), np.arange(len(rows))))
     agent.update(1)
 
-    def true_values(data: TrainingData, agent: agents.Agent) -> tuple[FloatArray, FloatArray]:
+    def true_values(data: TrainingData, agent: agents.Agent) -> tuple[FloatArray, IntArray]:
         assert data.truth is not None  # the market is simulated
         identified = data.test.rewards.identified
         at = np.flatnonzero(data.rows("test"))[identified]

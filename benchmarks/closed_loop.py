@@ -96,7 +96,8 @@ def results(way: str, config: Config, at: list[int], fresh_users: int) -> list[d
             )
             print(rows[-1], flush=True)
         passed = days.iloc[: max(at)]
-        rows[-1] |= {f"arm/{name}": float(passed[name].sum()) for name in days if name.startswith(("value/", "unsub"))}
+        names = [str(name) for name in days if str(name).startswith(("value/", "unsub"))]
+        rows[-1] |= {f"arm/{name}": float(passed[name].sum()) for name in names}
         return rows
     finally:
         shutil.rmtree(folder)

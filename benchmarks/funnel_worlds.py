@@ -62,7 +62,7 @@ def batch_of(data: TrainingData) -> Batch:
 
 def trained(config: Config, data: TrainingData, batch: Batch) -> Agent:
     """Return an agent that has learned from a whole log."""
-    agent = make_agent(modules=data.history.modules, **agent_spec(config, data))
+    agent = make_agent(modules=data.history.modules, **agent_spec(config, data.features))
     agent.observe(batch)
     for _ in range(UPDATES if batch.components is None else 2):
         agent.update(STEPS)

@@ -43,6 +43,10 @@ from crosschannel.reward import make_reward, refit
 MODULE_ESTIMATORS = ("dr", "snips")
 
 
+#: Name of a number, its group, its point, bounds, standard error, effective sample size, and the exact value.
+Row = tuple[str, str, float, float, float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Judged:
     """One policy on one log.
@@ -61,7 +65,7 @@ class Judged:
 
     seed: int
     run: str
-    rows: list[tuple[str, str, float, float, float, float, float, float]]
+    rows: list[Row]
     exact: dict[str, float]
     order: int
     breakdown: float | None
@@ -144,7 +148,7 @@ def _judged(seed: int, run: str, found: Evaluation, exact: ExactValues, names: S
     assert ladder is not None
     values = exact.by_name(names, [[names.index(name) for name in f.split("+")] for f in ladder.factors])
 
-    def row(name: str, group: str, value: Interval, ess: float, truth: float) -> tuple[str, str, *tuple[float, ...]]:
+    def row(name: str, group: str, value: Interval, ess: float, truth: float) -> Row:
         return (name, group, value.point, value.low, value.high, value.se, ess, truth)
 
     rows = [row("logged", "logged", found.logged, math.nan, values["logged"])]

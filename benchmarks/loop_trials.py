@@ -20,6 +20,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,16 +77,16 @@ def result(scenario: str, seed: int, users: int, days: int, salts: int) -> dict[
     finally:
         shutil.rmtree(folder)
     start = f"{pd.Timestamp(int(history.decisions.time.min()), unit='us'):%Y-%m-%d %H:%M}"
-    declared = {"start": start, "days": float(days), "pre": "7d"}
+    declared = TrialConfig(start=start, days=float(days), pre="7d")
     goals = config.reward.goals
     arm = np.full(history.n_users, AGENT, dtype=object)
     arm[history.decisions.user] = history.decisions.arm
     mine = history.user_ids[arm == AGENT]
     rng = np.random.default_rng([seed, salts])
     tables = [ArmTable(mine, np.where(rng.random(len(mine)) < 0.5, "a", "b").astype(object)) for _ in range(salts)]
-    halves = significant_outcomes(history, TrialConfig(**declared, compare=("a:b",)), goals, tables)
-    lift = significant_outcomes(history, TrialConfig(**declared, compare=(PAIR,)), goals, [None])[0]
-    once = read_trial(history, TrialConfig(**declared, compare=(PAIR,), looks="once"), goals).comparisons[0].value
+    halves = significant_outcomes(history, replace(declared, compare=("a:b",)), goals, tables)
+    lift = significant_outcomes(history, replace(declared, compare=(PAIR,)), goals, [None])[0]
+    once = read_trial(history, replace(declared, compare=(PAIR,), looks="once"), goals).comparisons[0].value
     truth = float(figures["value/agent"].sum())
     return {
         "scenario": scenario,

@@ -114,7 +114,7 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
             continue
         agent_name, settings = SETTINGS.get(name, (name, config.agent.settings if name == config.agent.name else {}))
         made = replace(config, agent=AgentConfig(agent_name, settings))
-        spec = agent_spec(made, data)
+        spec = agent_spec(made, data.features)
         agent = learn(make_agent(modules=log.modules, **spec), log, made)
         row: dict[str, Any] = {"agent": name, "seconds": time.perf_counter() - started}
         if (calibration := calibration_of(agent)) is not None:

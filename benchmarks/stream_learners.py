@@ -62,7 +62,7 @@ class LinearThompson:
         inverse = np.linalg.inv(self._gram)
         mean = phi @ np.einsum("aij,aj->ai", inverse, self._moment).T
         variance = np.stack([((phi @ part) * phi).sum(1) for part in inverse], 1)
-        return (mean + self._v * np.sqrt(variance) * self._rng.standard_normal(mean.shape)).argmax(1)
+        return np.asarray((mean + self._v * np.sqrt(variance) * self._rng.standard_normal(mean.shape)).argmax(1))
 
     def learn(self, x: FloatArray, actions: IntArray, rewards: FloatArray) -> None:
         phi = np.hstack([np.ones((len(x), 1)), x])
@@ -105,7 +105,8 @@ class VowpalWabbit:
     def choose(self, x: FloatArray) -> IntArray:
         self._probabilities = [np.asarray(self._vw.predict(example(row))) for row in x]
         cumulative = np.cumsum(self._probabilities, 1)
-        return (cumulative <= self._rng.random((len(x), 1)) * cumulative[:, -1:]).sum(1).clip(0, ACTIONS - 1)
+        below = cumulative <= self._rng.random((len(x), 1)) * cumulative[:, -1:]
+        return np.asarray(below.sum(1).clip(0, ACTIONS - 1))
 
     def learn(self, x: FloatArray, actions: IntArray, rewards: FloatArray) -> None:
         for row, action, reward, p in zip(x, actions, rewards, self._probabilities, strict=True):

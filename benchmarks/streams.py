@@ -64,7 +64,7 @@ def stream(kind: str, n: int, seed: int) -> Stream:
 
 def _nonlinear(x: FloatArray, rng: np.random.Generator) -> FloatArray:
     score = _network(x, 48, lambda projected: np.maximum(projected, 0), rng)
-    return score + 0.4 * x @ rng.standard_normal((WIDTH, ACTIONS)) / np.sqrt(WIDTH)
+    return np.asarray(score + 0.4 * x @ rng.standard_normal((WIDTH, ACTIONS)) / np.sqrt(WIDTH))
 
 
 def _even(x: FloatArray, rng: np.random.Generator) -> FloatArray:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.quality import run
 from benchmarks.stream_learners import OurAgent, VowpalWabbit, vowpal_wabbit_file
 from benchmarks.streams import stream
-from crosschannel.agents import Batch, Observations, make_agent
+from crosschannel.agents import Batch, EnsembleThompson, Observations, make_agent
 from crosschannel.agents.ensemble.heads import GRAM_STRIPS
 from crosschannel.agents.settings import DEFAULT_FLOOR
 from crosschannel.core.action_space import ActionSpace, Module
@@ -68,7 +70,7 @@ def batch(n: int, modules: ActionSpace = FIVE) -> Batch:
     )
 
 
-def test_drawing_with_exact_propensities_against_a_matrix_product(benchmark):
+def test_drawing_with_exact_propensities_against_a_matrix_product(benchmark: BenchmarkFixture) -> None:
     """100,000 users x 5 modules; the count includes the products of the networks and of all K = 10 voting heads."""
     members = 10
     agent = make_agent("ensemble_thompson", FIVE, WIDTH, {"members": members})
@@ -87,7 +89,7 @@ def test_drawing_with_exact_propensities_against_a_matrix_product(benchmark):
     assert share >= 0.22
 
 
-def test_drawing_without_propensities_against_a_matrix_product(benchmark):
+def test_drawing_without_propensities_against_a_matrix_product(benchmark: BenchmarkFixture) -> None:
     """The same; the count includes the products of the network and one head for each module that a member decides.
 
     No head is needed for uniform draws, nor for modules after the first where nothing is sent.
@@ -95,6 +97,7 @@ def test_drawing_without_propensities_against_a_matrix_product(benchmark):
     agent = make_agent("ensemble_thompson", FIVE, WIDTH, {"members": 10})
     agent.observe(batch(5_000))
     agent.update(1)
+    assert isinstance(agent, EnsembleThompson)
     seen = batch(USERS).observations
     actions = benchmark.pedantic(agent.sample, args=(seen,), rounds=1, warmup_rounds=1)
     decided = USERS + (len(FIVE) - 1) * int(FIVE.sends(actions).sum())
@@ -109,7 +112,7 @@ def test_drawing_without_propensities_against_a_matrix_product(benchmark):
     assert share >= 0.25
 
 
-def test_learning_against_a_matrix_product(benchmark):
+def test_learning_against_a_matrix_product(benchmark: BenchmarkFixture) -> None:
     """100,000 rows at once, K = 20: gradient steps of the network, sums of features, and the solution of the heads.
 
     The count is that of a plain implementation: a gradient step is three times its forward pass, and sums are whole
@@ -138,7 +141,7 @@ def test_learning_against_a_matrix_product(benchmark):
     assert share >= 0.22
 
 
-def test_rows_per_second_against_vowpal_wabbit(benchmark, tmp_path):
+def test_rows_per_second_against_vowpal_wabbit(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """Decisions and learning on a stream of 20,000 and 100,000 rows, K = 10, against `--bag 10`.
 
     Vowpal Wabbit runs from Python, where it chooses before it learns as our agent does, and on its own from a file of

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import numpy as np
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from crosschannel.agents import Prices
 from tests.agents.constraints.samples import DecisionTime, best_gain, decision_time
@@ -52,7 +53,7 @@ def read_once(time: DecisionTime) -> None:
     [(1, 1_000_000, 50, 1, 40), (1, 1_000_000, 50, 3, 40), (1, 1_000_000, 50, 8, 60), (64, 20_000, 6, 2, 40)],
 )
 def test_prices_against_reading_the_arrays_once(
-    benchmark, votes: int, users: int, actions: int, budgets: int, most: int
+    benchmark: BenchmarkFixture, votes: int, users: int, actions: int, budgets: int, most: int
 ) -> None:
     time = large_decision_time(votes, users, actions, budgets)
     found: list[Prices] = []
@@ -70,7 +71,7 @@ def test_prices_against_reading_the_arrays_once(
     assert ratio <= most
 
 
-def test_prices_against_highs(benchmark) -> None:
+def test_prices_against_highs(benchmark: BenchmarkFixture) -> None:
     """The linear program of 2,000 users x 50 actions and three budgets."""
     time = decision_time(users=2_000, actions=50, budgets=3, shares=[0.3, 0.5, 0.7])
     benchmark.pedantic(time.solve, rounds=1)

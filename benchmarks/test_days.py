@@ -20,8 +20,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from crosschannel.agents import Batch, Observations, load_policy, make_agent
+from crosschannel.agents.votes import PriceableAgent
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.hashing import mix
 from crosschannel.core.times import DAY
@@ -29,12 +31,14 @@ from crosschannel.histories.history import History
 from crosschannel.histories.readers.daily import DailyLog
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, load_config
-from crosschannel.pipeline.loop.deciding import decide_day, write_day
+from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day
+from crosschannel.pipeline.loop.decisions.day_users import DayRequest
 from crosschannel.pipeline.loop.kept.log import KeptLog
 from crosschannel.pipeline.loop.learning import fit
 from crosschannel.pipeline.loop.parts.log import LogParts
 from crosschannel.pipeline.loop.recent import RecentLog
 from crosschannel.pipeline.loop.updating import Updated, update, update_by_day
+from crosschannel.pipeline.loop.writing import write_day
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.simulation.simulating import Loop, simulate
 
@@ -93,10 +97,13 @@ def as_read(history: History) -> History:
     return replace(history)
 
 
-def test_a_day_against_plain_passes(benchmark, tmp_path):
+def test_a_day_against_plain_passes(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """20,000 users and 28 days: `decide` with contexts from the log, an `update` that adds a day, and one that fits."""
     loop = deployment(tmp_path / "loop", USERS, DAYS)
-    read = lambda: read_history(loop.log, loop.decided)  # noqa: E731
+
+    def read() -> History:
+        return read_history(loop.log, loop.decided)
+
     history, first_read, later_read = read(), seconds(read), seconds(read, 2)
     run = Run.open_in_use(loop.path)
     # The schedule fits after day 27, and adds day 28.
@@ -111,8 +118,8 @@ def test_a_day_against_plain_passes(benchmark, tmp_path):
     one = seconds(plain, 3)
     eligible = np.ones((history.n_users, modules.total), dtype=bool)
 
-    def decide():
-        return decide_day(run, as_read(history), at, eligible, run.config.guardrails)
+    def decide() -> DecidedDay:
+        return decide_day(run, as_read(history), DayRequest(at, run.config.guardrails), eligible)
 
     day = benchmark.pedantic(decide, rounds=1)
     ratios, parts = list[float](), {"decide": np.inf}
@@ -122,6 +129,7 @@ def test_a_day_against_plain_passes(benchmark, tmp_path):
         ratios.append(2 * took / (before + after))
         one, parts["decide"] = min(one, before, after), min(parts["decide"], took)
     agent, _ = load_policy(run.policy)
+    assert isinstance(agent, PriceableAgent)
     agents_own = day.arms["arm"].to_numpy() == "agent"
     ready = Observations(context, np.ones((len(context), modules.total), dtype=bool), history.user_keys)[agents_own]
     parts["  of it contexts"] = seconds(lambda: trained_with.features.at(as_read(history), everybody, now), 3)
@@ -148,8 +156,7 @@ def test_a_day_against_plain_passes(benchmark, tmp_path):
     one = min(one, seconds(plain, 3))
     parts["update of a log by day"] = seconds(add_by_day, 3)
     one = min(one, seconds(plain, 3))
-    open_log = lambda: KeptLog.open(run.path, loop.log, loop.decided, run.config)  # noqa: E731
-    parts["  of it reading"] = seconds(lambda: open_log().read(), 3)
+    parts["  of it reading"] = seconds(lambda: KeptLog.open(run.path, loop.log, loop.decided, run.config).read(), 3)
     kept = shutil.copy(fitted, tmp_path / "fitted.pt")
 
     def refresh() -> None:
@@ -207,7 +214,7 @@ def day_costs(loop: Loop, days: int, folder: Path) -> dict[str, float]:
     recent.read(at)
 
     def decide() -> None:
-        decide_day(run, recent.read(at), at, eligible, run.config.guardrails)
+        decide_day(run, recent.read(at), DayRequest(at, run.config.guardrails), eligible)
 
     costs["of it reading"] = seconds(read, 3)
     costs["decide, reading included"] = seconds(decide, 3)
@@ -227,15 +234,15 @@ def costs_by_day(folder: Path, users: int, days: tuple[int, ...]) -> pd.DataFram
 
 
 @pytest.mark.slow
-def test_a_day_early_and_late(tmp_path):
+def test_a_day_early_and_late(tmp_path: Path) -> None:
     """2,000 users; seconds of days 9, 28 and 60 (7 is one of a fit), and how many milliseconds a further day adds."""
     table = costs_by_day(tmp_path, FEW_USERS, (9, 28, 60))
-    assert table.loc["decide, reading included", 60] <= 1.5 * table.loc["decide, reading included", 28]
+    assert table[60]["decide, reading included"] <= 1.5 * table[28]["decide, reading included"]
 
 
 @pytest.mark.slow
-def test_a_day_after_half_a_year(tmp_path):
+def test_a_day_after_half_a_year(tmp_path: Path) -> None:
     """500 users; a day costs no more after 200 days than after 90: memory, revision and windows are full by then."""
     table = costs_by_day(tmp_path, 500, (9, 60, 90, 200))
     for name in ("update, reading included", "decide, reading included"):
-        assert table.loc[name, 200] <= 1.25 * table.loc[name, 90]
+        assert table[200][name] <= 1.25 * table[90][name]

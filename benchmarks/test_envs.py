@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
 import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.envs.replay import CrossChannelReplay, CrossChannelReplayVector, ReplayLog
@@ -27,7 +29,7 @@ def log() -> ReplayLog:
     return ReplayLog.build(history, rewards, ContextFeatures.fit(history))
 
 
-def test_native_vector_replay_against_single_envs_and_plain_copies(benchmark, log):
+def test_native_vector_replay_against_single_envs_and_plain_copies(benchmark: BenchmarkFixture, log: ReplayLog) -> None:
     """A pass over all users at once, each step beside a plain copy of as many observations."""
     users, steps = log.n_users, 26
     native, reading = (CrossChannelReplayVector(users, log=log) for _ in range(2))
@@ -42,7 +44,7 @@ def test_native_vector_replay_against_single_envs_and_plain_copies(benchmark, lo
     # Each step's shortest time in several passes: whatever else runs slows some of them, seldom all.
     shortest = {name: np.full(steps, np.inf) for name in ("native", "read", "copy", "single")}
 
-    def measure(name: str, step: int, function) -> None:
+    def measure(name: str, step: int, function: Callable[[], object]) -> None:
         start = perf_counter()
         function()
         shortest[name][step] = min(shortest[name][step], perf_counter() - start)

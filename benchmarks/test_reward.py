@@ -27,11 +27,13 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
 import pandas as pd
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
@@ -126,7 +128,7 @@ def shortest(*functions: Callable[[], object], rounds: int) -> list[float]:
             begin = perf_counter()
             function()
             row[k] = perf_counter() - begin
-    return times.min(axis=0).tolist()
+    return [float(time) for time in times.min(axis=0)]
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
@@ -138,7 +140,7 @@ def peak_bytes(function: Callable[[], object]) -> int:
     return peak
 
 
-def test_the_two_ways_agree():
+def test_the_two_ways_agree() -> None:
     raw = raw_log(20_000, 2_000, 500)
     history = history_of(raw)
     d, events = history.decisions, peer_events(raw.event_user, raw.event_time, raw.value)
@@ -149,7 +151,9 @@ def test_the_two_ways_agree():
 @pytest.mark.parametrize(
     ("events", "decisions", "limit"), [(1_000_000, 100_000, 1.0), (10_000_000, 1_000_000, 1.0)], ids=["1M", "10M"]
 )
-def test_window_sums_of_a_history_against_a_sort_and_pandas(benchmark, events, decisions, limit):
+def test_window_sums_of_a_history_against_a_sort_and_pandas(
+    benchmark: BenchmarkFixture, events: int, decisions: int, limit: float
+) -> None:
     raw = raw_log(events, decisions, events // 20)
     history = history_of(raw)
     d, prepared = history.decisions, peer_events(raw.event_user, raw.event_time, raw.value)
@@ -170,7 +174,9 @@ def test_window_sums_of_a_history_against_a_sort_and_pandas(benchmark, events, d
 
 
 @pytest.mark.parametrize(("events", "decisions"), [(1_000_000, 100_000), (10_000_000, 1_000_000)], ids=["1M", "10M"])
-def test_window_sums_of_raw_arrays_against_a_sort_and_pandas(benchmark, events, decisions):
+def test_window_sums_of_raw_arrays_against_a_sort_and_pandas(
+    benchmark: BenchmarkFixture, events: int, decisions: int
+) -> None:
     """Ordering rows moves four columns; `np.sort` moves one, with vector instructions. So no limit by the sort here."""
     raw = raw_log(events, decisions, events // 20)
 
@@ -189,12 +195,12 @@ def test_window_sums_of_raw_arrays_against_a_sort_and_pandas(benchmark, events, 
     assert peer >= 2 * mine
 
 
-def test_linear_in_the_number_of_events(benchmark):
+def test_linear_in_the_number_of_events(benchmark: BenchmarkFixture) -> None:
     """Time per event from 2,500,000 to 20,000,000, decisions and users growing alike."""
     per_event = {}
     for events in (2_500_000, 5_000_000, 10_000_000, 20_000_000):
         history = history_of(raw_log(events, events // 10, events // 20))
-        per_event[events] = shortest(lambda h=history: sums(h), rounds=4)[0] / events
+        per_event[events] = shortest(partial(sums, history), rounds=4)[0] / events
         if events == 20_000_000:
             benchmark.pedantic(sums, args=(history,), rounds=2)
     benchmark.extra_info |= {str(events): cost * 1e9 for events, cost in per_event.items()}
@@ -203,7 +209,7 @@ def test_linear_in_the_number_of_events(benchmark):
     assert per_event[20_000_000] <= 1.25 * per_event[2_500_000]
 
 
-def test_a_few_users_with_very_many_events_cost_no_more(benchmark):
+def test_a_few_users_with_very_many_events_cost_no_more(benchmark: BenchmarkFixture) -> None:
     many, few = (history_of(raw_log(1_000_000, 100_000, users)) for users in (50_000, 10))
     benchmark.pedantic(sums, args=(few,), rounds=3)
     heavy, light = shortest(lambda: sums(few), lambda: sums(many), rounds=15)

@@ -13,9 +13,9 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import timestamps
 from crosschannel.histories.propensities.sources import SOURCE_COLUMN, source_codes, source_names
+from crosschannel.histories.sorting import argsort_by_user_and_time
 
 Table = TypeVar("Table", "DecisionLog", "EventLog")
 

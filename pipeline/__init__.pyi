@@ -29,10 +29,11 @@ from .judgement.results import EvaluationResult as EvaluationResult
 from .judgement.validation import Validation as Validation
 from .loop.deciding import DecidedDay as DecidedDay
 from .loop.deciding import decide_day as decide_day
-from .loop.deciding import write_day as write_day
+from .loop.decisions.day_users import DayRequest as DayRequest
 from .loop.decisions.delivery import delivered_share as delivered_share
 from .loop.decisions.explaining import Explanation as Explanation
 from .loop.decisions.explaining import explain_decision as explain_decision
+from .loop.writing import write_day as write_day
 from .monitoring import Monitor as Monitor
 from .planning import plan as plan
 from .pricing import LogPace as LogPace
@@ -57,6 +58,7 @@ __all__ = [
     "Callback",
     "Callbacks",
     "Config",
+    "DayRequest",
     "DecidedDay",
     "EvaluationResult",
     "ExplainedPolicy",

@@ -328,12 +328,7 @@ class AgentSpec(TypedDict):
     seed: int
 
 
-def agent_spec(config: Config, data: TrainingData) -> AgentSpec:
-    """Return the arguments that make a run's agent."""
-    return agent_spec_of(config, data.features)
-
-
-def agent_spec_of(config: Config, features: ContextFeatures) -> AgentSpec:
+def agent_spec(config: Config, features: ContextFeatures) -> AgentSpec:
     """Return the arguments that make the agent of a configuration for contexts of some features."""
     return AgentSpec(
         name=config.agent.name,

@@ -196,15 +196,9 @@ def priced_policy(
 
 
 def votes_at_prices(
-    agent: Agent,
-    observations: Observations,
-    constraints: Constraints,
-    pace: LogPace,
-    prices: FloatArray,
-    *,
-    explore: bool = True,
+    agent: Agent, observations: Observations, constraints: Constraints, pace: LogPace, prices: FloatArray
 ) -> tuple[ChannelVotes, FloatArray]:
-    """Return the votes at prices that were found before (C,), and what each action costs at them (N, A).
+    """Return the exploring votes at prices that were found before (C,), and what each action costs at them (N, A).
 
     Raises:
         ConfigError: If the agent cannot keep constraints.
@@ -214,7 +208,7 @@ def votes_at_prices(
     if prices_later_modules(constraints, agent.modules):
         charged = np.tile(action_prices(constraints, agent.modules, prices), (len(observations), 1))
         observations = replace(observations, action_prices=charged)
-    votes = votes_less_messages(agent, observations, pace.message_price, explore=explore)
+    votes = votes_less_messages(agent, observations, pace.message_price, explore=True)
     use = use_of_votes(constraints, votes)
     return votes, np.tensordot(prices, use - use[:, :, :1], axes=1)
 

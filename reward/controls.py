@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.core.exact_sums import ExactSums
+from crosschannel.reward.exact_sums import ExactSums
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.reward.controls import ExpectedChange
 from crosschannel.reward.funnel.record import Components
-from crosschannel.reward.measurement.outcomes import Outcomes, inverse_probability
+from crosschannel.reward.measurement.censoring import inverse_probability
+from crosschannel.reward.measurement.outcomes import Outcomes
 from crosschannel.reward.reason import REWARD_REASONS, Reason
 
 

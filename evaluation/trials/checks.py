@@ -29,6 +29,19 @@ MIN_EXPECTED = 10.0
 MAX_LEVELS = 20
 _MOST_OUTCOMES = 2_000_000
 
+NOT_ALIKE = (
+    "Users of the arms differed before the trial. Look whether arms are those that were drawn (not those that were "
+    "treated), and whether the start is right."
+)
+NOT_ALIKE_TODAY = (
+    "Look whether the attribute is one that treatment changes, such as whether a user still receives e-mail: the "
+    "table of users holds what is so today, and a difference is then an outcome. If it was fixed before the trial, "
+    f"{NOT_ALIKE[0].lower()}{NOT_ALIKE[1:]}"
+)
+
+#: A difference between pairs of arms in words, and its p-value.
+Difference = tuple[str, float]
+
 
 def sample_ratio_p_value(counts: IntArray, shares: FloatArray) -> float:
     r"""Return the p-value of the hypothesis that arms have the shares they were meant to have.
@@ -196,74 +209,98 @@ def check_trial(
         pairs: The arms that are compared.
         sums: Adds up what users did.
     """
-    users, settings = design.users, design.settings
-    cluster = users.cluster
+    balance = check_differences(
+        "balance of the period before", *_columns(_differences_before(design, outcomes, before, pairs)), NOT_ALIKE
+    )
+    # The table of users is one of today: what treatment itself changes in it says nothing about how arms were drawn.
+    of_attributes = _columns(_differences_of_attributes(design, pairs))
+    attributes = replace(check_differences("balance of attributes", *of_attributes, NOT_ALIKE_TODAY), invalidates=False)
+    placebo = check_differences(
+        "placebo: the same lifts in the second half of the period before",
+        *_columns(_placebos(design, outcomes, pairs, sums)),
+        "Arms differ where no treatment was. One sound trial in a hundred does so by chance: look for a reason "
+        "(arms that are not those that were drawn, a start that is too late) before the lifts are read.",
+    )
+    users = design.users
+    checks = (_shares(design), check_entry(design.arms, users.entry), check_arms_stay(users.changed))
+    return tuple(check for check in (*checks, balance, attributes, placebo) if check is not None)
+
+
+def _shares(design: TrialDesign) -> TrialCheck:
+    """Check the shares of users, or of clusters."""
+    cluster, shares = design.users.cluster, design.settings.shares
     if cluster is None:
         counts, unit = np.bincount(design.arm, minlength=len(design.arms)), "users"
     else:
         _, first = np.unique(cluster, return_index=True)
         counts, unit = np.bincount(design.arm[first], minlength=len(design.arms)), "clusters"
-    declared = {name: settings.shares[name] for name in design.arms if name in settings.shares}
-    checks = [check_shares(design.arms, counts, declared, unit)]
-    entry = check_entry(design.arms, users.entry)
-    if entry is not None:
-        checks.append(entry)
-    stay = check_arms_stay(users.changed)
-    if stay is not None:
-        checks.append(stay)
-    names = [f"{design.arms[a]} against {design.arms[b]}" for a, b in pairs]
-    everybody = design.population(np.ones(len(design.arm), dtype=bool), adjusted=False)
-    known = design.population(users.known_before, adjusted=False)
+    return check_shares(design.arms, counts, {name: shares[name] for name in design.arms if name in shares}, unit)
 
-    def differences(values: FloatArray, covariate: FloatArray | None, who: Population | None, what: str) -> None:
-        for name, (one, _) in zip(names, design.contrasts(who, values, covariate, pairs) or (), strict=False):
-            if one.se > 0:
-                found.append((f"{what}, {name}", one.p_value))
 
-    remedy = (
-        "Users of the arms differed before the trial. Look whether arms are those that were drawn (not those that were "
-        "treated), and whether the start is right."
-    )
-    of_today = (
-        "Look whether the attribute is one that treatment changes, such as whether a user still receives e-mail: the "
-        "table of users holds what is so today, and a difference is then an outcome. If it was fixed before the trial, "
-        f"{remedy[0].lower()}{remedy[1:]}"
-    )
-    found: list[tuple[str, float]] = []
+def _differences_before(
+    design: TrialDesign,
+    outcomes: Sequence[Outcome],
+    before: Sequence[FloatArray | None],
+    pairs: Sequence[tuple[int, int]],
+) -> list[Difference]:
+    """Return how the users of the arms differ in each outcome in the period before (n,)."""
+    known, found = design.population(design.users.known_before, adjusted=False), list[Difference]()
     for outcome, amount in zip(outcomes, before, strict=True):
         if amount is not None:
-            differences(amount, None, known, f"`{outcome.name}` ({outcome.measure})")
-    checks.append(check_differences("balance of the period before", *_columns(found), remedy))
-    found = []
+            found += _differences(design, pairs, known, amount, None, f"`{outcome.name}` ({outcome.measure})")
+    return found
+
+
+def _differences_of_attributes(design: TrialDesign, pairs: Sequence[tuple[int, int]]) -> list[Difference]:
+    """Return how the users of the arms differ in the share of each value of each attribute."""
+    everybody, found = design.population(np.ones(len(design.arm), dtype=bool), adjusted=False), list[Difference]()
     for column in [] if design.history.users is None else design.history.users.columns:
-        if str(column) in (ARM_COLUMN, settings.cluster):
+        if str(column) in (ARM_COLUMN, design.settings.cluster):
             continue
-        code, levels_of = levels(attribute(design.history, str(column), "strata").iloc[users.user])
+        code, levels_of = levels(attribute(design.history, str(column), "strata").iloc[design.users.user])
         if len(levels_of) > MAX_LEVELS:
             continue
         for k, level in enumerate(levels_of if len(levels_of) > 2 else levels_of[:1]):
             share = (code == k).astype(np.float64)
             if min(share.sum(), len(share) - share.sum()) >= MAX_LEVELS:
-                differences(share, None, everybody, f"share of {column} {level}")
-    # The table of users is one of today: what treatment itself changes in it says nothing about how arms were drawn.
-    checks.append(replace(check_differences("balance of attributes", *_columns(found), of_today), invalidates=False))
-    found = []
-    halves: Sequence[FloatArray] = ()
-    if design.pre is not None:
-        edges = np.stack([users.enrolled - design.pre // 2, users.enrolled], axis=1)
-        halves = sums(outcomes, users.user, users.enrolled - design.pre, edges)
-    for outcome, both in zip(outcomes, halves, strict=False):
-        differences(both[:, 1] - both[:, 0], both[:, 0], known, f"`{outcome.name}` ({outcome.measure})")
-    checks.append(
-        check_differences(
-            "placebo: the same lifts in the second half of the period before",
-            *_columns(found),
-            "Arms differ where no treatment was. One sound trial in a hundred does so by chance: look for a reason "
-            "(arms that are not those that were drawn, a start that is too late) before the lifts are read.",
-        )
-    )
-    return tuple(checks)
+                found += _differences(design, pairs, everybody, share, None, f"share of {column} {level}")
+    return found
 
 
-def _columns(rows: Sequence[tuple[str, float]]) -> tuple[list[str], list[float]]:
+def _placebos(
+    design: TrialDesign, outcomes: Sequence[Outcome], pairs: Sequence[tuple[int, int]], sums: UserAmounts
+) -> list[Difference]:
+    """Return the lifts in the second half of the period before, given the first; none without such a period."""
+    if design.pre is None:
+        return []
+    users, found = design.users, list[Difference]()
+    known = design.population(users.known_before, adjusted=False)
+    edges = np.stack([users.enrolled - design.pre // 2, users.enrolled], axis=1)
+    halves = sums(outcomes, users.user, users.enrolled - design.pre, edges)
+    for outcome, both in zip(outcomes, halves, strict=True):
+        change, what = both[:, 1] - both[:, 0], f"`{outcome.name}` ({outcome.measure})"
+        found += _differences(design, pairs, known, change, both[:, 0], what)
+    return found
+
+
+def _differences(
+    design: TrialDesign,
+    pairs: Sequence[tuple[int, int]],
+    who: Population | None,
+    values: FloatArray,
+    covariate: FloatArray | None,
+    what: str,
+) -> list[Difference]:
+    """Return how each pair of arms differs in values (n,) of a population, given a covariate (n,) or None."""
+    contrasts = design.contrasts(who, values, covariate, pairs)
+    if contrasts is None:  # the population has too few users
+        return []
+    return [
+        (f"{what}, {design.arms[a]} against {design.arms[b]}", one.p_value)
+        for (a, b), (one, _) in zip(pairs, contrasts, strict=True)
+        if one.se > 0
+    ]
+
+
+def _columns(rows: Sequence[Difference]) -> tuple[list[str], list[float]]:
     return [row[0] for row in rows], [row[1] for row in rows]

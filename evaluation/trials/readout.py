@@ -109,9 +109,6 @@ def significant_outcomes(
     settings: TrialConfig,
     goals: Sequence[Goal],
     tables: Iterable[ArmTable | None],
-    *,
-    at: int | None = None,
-    rng: np.random.Generator | None = None,
 ) -> list[frozenset[tuple[str, str, str]]]:
     """Return which outcomes are significant when the same log is read with several tables of arms.
 
@@ -123,8 +120,6 @@ def significant_outcomes(
         settings: The declaration of the trial.
         goals: What is compared, where the declaration names no goals of its own.
         tables: Arms of the users, one table for each trial; None for those of the log.
-        at: Time of the last look, microseconds; by default the end of the log, or that of the trial.
-        rng: Generator of the lattice over which boundaries are integrated; by default always the same.
 
     Returns:
         For each table the significant (treated arm, control arm, outcome).
@@ -135,10 +130,10 @@ def significant_outcomes(
         NotIdentified: If an arm has fewer than two users.
     """
     outcomes = outcomes_of_goals(history, settings.goals or tuple(goals))
-    sums, rng = Amounts(history), np.random.default_rng(0) if rng is None else rng
+    sums, rng = Amounts(history), np.random.default_rng(0)
     results = []
     for table in tables:
-        design, pairs = trial_design(history, settings, table, at, None)
+        design, pairs = trial_design(history, settings, table, None, None)
         by_look = sums(outcomes, design.users.user, design.begin(), design.edges())
         each = zip(outcomes, before(design, outcomes, sums), by_look, strict=True)
         courses = [_courses(design, pairs, *one, None) for one in each]

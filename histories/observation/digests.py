@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray, UIntArray
-from crosschannel.core.hashing import keys, label_keys, mix
-from crosschannel.core.row_hashes import SALTS, row_hashes, sums_by_group, sums_of_hashes
+from crosschannel.core.hashing import DIGEST_SALTS, keys, label_keys, mix, row_hashes, sums_by_group, sums_of_hashes
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import take_rows
 
@@ -28,7 +27,7 @@ def words_by_day(history: History, first: int, day: int, count: int, known: int 
         count: Number of days.
         known: Number of first days that are left out.
     """
-    out = np.zeros((count - known, len(SALTS)), dtype=np.uint64)
+    out = np.zeros((count - known, len(DIGEST_SALTS)), dtype=np.uint64)
     if not len(out):
         return out
     d, e = history.decisions, history.events
@@ -65,7 +64,7 @@ def words_of_users(history: History, times: IntArray) -> UIntArray:
     columns = (np.asarray(users[name], dtype=object) for name in sorted(users.columns))
     texts = [keys(column.astype(str).astype(object)) for column in columns]
     known = row_hashes(history.user_keys, (history.observed_from, *texts))
-    out = np.zeros((len(times), len(SALTS)), dtype=np.uint64)
+    out = np.zeros((len(times), len(DIGEST_SALTS)), dtype=np.uint64)
     for k, time in enumerate(times):
         at = history.observed_from < time
         end = np.minimum(history.observed_until[at], time).view(np.uint64)

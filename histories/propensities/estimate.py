@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -152,41 +153,28 @@ def estimate_propensities(
     # file, and its first rows are a random sample.
     order = np.argsort(d.key, kind="stable")
 
-    propensity = np.ones((len(d), len(history.modules)))
-    errors, tables, pooled = {}, [], []
-    for m, module in enumerate(history.modules):
-        eligible = history.modules.conditional_mask(m, mask, d.actions)
-        eligible[np.arange(len(d)), d.actions[:, m]] = True
-        choice = wanted & (eligible.sum(1) > 1) & (history.modules.sends(d.actions) | (m == 0))
-        if choice.any() and len(taken := np.unique(d.actions[choice, m])) == 1:
-            raise NotIdentified(
-                f"the propensities of {module.name!r} cannot be estimated: every decision with alternatives took the "
-                f"same action, {module.actions[taken[0]]!r}"
-            )
-        bins = []
-        for group in history.modules.groups(m):
-            rows = order[(choice & np.isin(d.actions[:, m], group))[order]]
-            if not len(rows):
-                continue
-            covariates = np.concatenate([x[rows], _earlier(history, m, rows)], axis=1)
-            local = np.searchsorted(group, d.actions[rows, m])
-            open_ = eligible[np.ix_(rows, group)]
-            p, rare = _cross_fit(covariates, local, open_, fold[rows], folds, min_rows, classifier)
-            propensity[rows, m] = p[np.arange(len(rows)), local]
-            pooled += [f"{module.name}={module.actions[group[a]]}" for a in np.flatnonzero(rare)]
-            bins += [(module.actions[group[a]], _reliability(p, local, open_, a)) for a in range(len(group))]
-        errors[module.name] = _error([each for _, each in bins])
-        tables += [_table(module.name, action, each) for action, each in bins if len(each.n)]
+    cross_fit = partial(_cross_fit, folds=folds, min_rows=min_rows, classifier=classifier)
+    found = [_estimate_module(history, m, wanted, mask, x, order, fold, cross_fit) for m in range(len(history.modules))]
+    propensity = np.stack([each.propensity for each in found], axis=1)
     low = propensity < floor
     propensity = np.maximum(propensity, floor)
+    tables = [
+        _table(name, action, bins)
+        for name, each in zip(history.modules.names, found, strict=True)
+        for action, bins in each.bins
+        if len(bins.n)
+    ]
     report = PropensityReport(
         rows=int(wanted.sum()),
         folds=folds,
         floor=floor,
         floored=int(low.any(1).sum()),
-        errors=errors,
+        errors={
+            name: _error([bins for _, bins in each.bins])
+            for name, each in zip(history.modules.names, found, strict=True)
+        },
         table=pd.concat(tables, ignore_index=True) if tables else _table("", "", _no_bins()),
-        pooled=tuple(pooled),
+        pooled=tuple(name for each in found for name in each.pooled),
     )
     estimated = history.with_propensities(
         np.where(wanted[:, None], propensity, d.propensity),
@@ -194,6 +182,70 @@ def estimate_propensities(
         np.where(wanted, ESTIMATED, d.propensity_source),
     )
     return replace(estimated, notes=(*history.notes, report.summary())), report
+
+
+@dataclass(frozen=True)
+class _ModuleEstimate:
+    """The estimated propensities of one module.
+
+    Attributes:
+        propensity: Probability of each decision's action (n,); 1 where there was no choice.
+        bins: How reliable predictions of an action are, by its name.
+        pooled: `module=action` of the actions that were too rare for a model of their own.
+    """
+
+    propensity: FloatArray
+    bins: list[tuple[str, Reliability]]
+    pooled: list[str]
+
+
+def _estimate_module(
+    history: History,
+    m: int,
+    wanted: BoolArray,
+    mask: BoolArray,
+    x: FloatArray,
+    order: IntArray,
+    fold: IntArray,
+    cross_fit: Callable[..., tuple[FloatArray, BoolArray]],
+) -> _ModuleEstimate:
+    """Estimate the propensities of module m.
+
+    Args:
+        history: The history.
+        m: Index of the module.
+        wanted: Which decisions are estimated (n,).
+        mask: Feasible actions (n, sum of actions).
+        x: Covariates but for the earlier modules' actions (n, p).
+        order: Order of the decisions in which sums are made (n,).
+        fold: Fold of each decision's user (n,).
+        cross_fit: `_cross_fit` with its settings.
+
+    Raises:
+        NotIdentified: If the module had alternatives but always took the same action.
+    """
+    d, module = history.decisions, history.modules[m]
+    eligible = history.modules.conditional_mask(m, mask, d.actions)
+    eligible[np.arange(len(d)), d.actions[:, m]] = True
+    choice = wanted & (eligible.sum(1) > 1) & (history.modules.sends(d.actions) | (m == 0))
+    if choice.any() and len(taken := np.unique(d.actions[choice, m])) == 1:
+        raise NotIdentified(
+            f"the propensities of {module.name!r} cannot be estimated: every decision with alternatives took the "
+            f"same action, {module.actions[taken[0]]!r}"
+        )
+    found = _ModuleEstimate(np.ones(len(d)), [], [])
+    for group in history.modules.groups(m):
+        rows = order[(choice & np.isin(d.actions[:, m], group))[order]]
+        if not len(rows):
+            continue
+        covariates = np.concatenate([x[rows], _earlier(history, m, rows)], axis=1)
+        local = np.searchsorted(group, d.actions[rows, m])
+        open_ = eligible[np.ix_(rows, group)]
+        p, rare = cross_fit(covariates, local, open_, fold[rows])
+        found.propensity[rows] = p[np.arange(len(rows)), local]
+        found.pooled.extend(f"{module.name}={module.actions[group[a]]}" for a in np.flatnonzero(rare))
+        found.bins.extend((module.actions[group[a]], _reliability(p, local, open_, a)) for a in range(len(group)))
+    return found
 
 
 def _cross_fit(

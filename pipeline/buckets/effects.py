@@ -27,9 +27,9 @@ from crosschannel.pipeline.run_files import scratch_folder
 from crosschannel.reward.effects import EffectsRequest, EventTimes
 from crosschannel.reward.effects.buckets.designs import Plan
 from crosschannel.reward.effects.buckets.report import KIND, left_out, report_over_buckets
-from crosschannel.reward.effects.estimates import AttributeGroups, add_counts, count_values
 from crosschannel.reward.effects.event_study import lookback_of_strata
-from crosschannel.reward.measurement.outcomes import least_uncensored
+from crosschannel.reward.effects.groups import AttributeGroups, add_counts, count_values
+from crosschannel.reward.measurement.censoring import least_uncensored
 from crosschannel.reward.spec import RewardSpec
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from crosschannel.core.arrays import BoolArray, UIntArray
-from crosschannel.core.hashing import derive, keys
-from crosschannel.core.row_hashes import SALTS, row_hashes, sums_of_hashes
+from crosschannel.core.hashing import DIGEST_SALTS, keys, row_hashes, sums_of_hashes
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
+from crosschannel.histories.logs import NO_MESSAGE
 from crosschannel.histories.propensities.sources import MISSING
 from crosschannel.pipeline.cost_counts import CostCounts
 from crosschannel.reward.buckets.passes import goals_to_measure
@@ -108,19 +107,20 @@ def _words(history: History) -> tuple[int, ...]:
     )
     named = keys(np.array(history.event_names, dtype=object))
     events = row_hashes(user[e.user], [e.time, named[e.event] if len(named) else e.event, e.value])
+    if e.message is not None:
+        # Row by row, as a bucket in which no event names a decision has no such column.
+        of_message, known = np.zeros(len(e), dtype=np.uint64), e.message >= 0
+        of_message[known] = d.key[e.message[known]]
+        events = np.where(e.message == NO_MESSAGE, events, row_hashes(events, [of_message]))
     attributes = [] if history.users is None else [history.users[name] for name in sorted(history.users.columns)]
     texts = [keys(np.asarray(column, dtype=object).astype(str).astype(object)) for column in attributes]
     users = row_hashes(user, [history.observed_from, history.observed_until, *texts])
     tables = (decisions, events, users)
-    found = sum((sums_of_hashes(rows, place) for place, rows in enumerate(tables)), np.zeros(len(SALTS), np.uint64))
+    nothing = np.zeros(len(DIGEST_SALTS), np.uint64)
+    found = sum((sums_of_hashes(rows, place) for place, rows in enumerate(tables)), nothing)
     return tuple(map(int, found))
 
 
 def add_facts(parts: Sequence[Facts]) -> Facts:
     """Return the numbers of all buckets."""
     return reduce(add, parts)
-
-
-def chosen_users(user_keys: UIntArray, share: float, salt: int) -> BoolArray:
-    """Mark users (U,) by a hash of who they are: a share of them."""
-    return np.asarray(derive(user_keys, salt) < np.uint64(min(share, 1.0) * (2.0**64 - 2.0**12))) | (share >= 1.0)

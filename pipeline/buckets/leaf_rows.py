@@ -1,14 +1,15 @@
-"""Rewards over buckets, and the rows that an agent learns from, leaf by leaf."""
+"""The rows that an agent learns from, leaf by leaf, from the training users of buckets."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,54 +28,23 @@ from crosschannel.pipeline.buckets.columns import read_columns
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, train_columns
 from crosschannel.reward import RewardFrame
-from crosschannel.reward.buckets.passes import (
-    FirstSums,
-    FittedRewards,
-    Measuring,
-    Pricing,
-    SecondSums,
-    first_sums,
-    second_sums,
-)
+from crosschannel.reward.buckets.passes import FittedRewards, RunOverHistories
 from crosschannel.reward.reason import Reason
-from crosschannel.reward.spec import RewardSpec
 
 
-def fit_rewards(log: BucketedLog, train: History, spec: RewardSpec, passes: Passes) -> FittedRewards:
-    """Fit rewards to all training users, in two passes over the buckets.
+def over_training_users(log: BucketedLog, passes: Passes) -> RunOverHistories:
+    """Return what runs a function over the histories of the training users, bucket by bucket.
 
     Args:
         log: The log.
-        train: The training users of its sample, on which limits, strata, attribute values and seasonality are fitted.
-        spec: What is measured.
         passes: How functions run over buckets.
-
-    Raises:
-        ConfigError: If the spec names what the history does not have, or controls need weights.
-        NotIdentified: If the order of decisions and goal events is not known, or surrogates cannot be priced.
     """
-    measuring = Measuring.fit(train, spec, np.array(log.facts.largest))
     items = list(train_columns(log))
-    first = reduce(add, passes.run(_First(measuring), items, "rewards, pass 1"))
-    pricing = Pricing.fit(measuring, first)
-    second = reduce(add, passes.run(_Second(pricing), items, "rewards, pass 2"))
-    return FittedRewards.fit(pricing, second)
+    return lambda function, what: passes.run(partial(_on_columns, function=function), items, what)
 
 
-@dataclass(frozen=True)
-class _First:
-    measuring: Measuring
-
-    def __call__(self, folder: Path) -> FirstSums:
-        return first_sums(read_columns(folder), self.measuring)
-
-
-@dataclass(frozen=True)
-class _Second:
-    pricing: Pricing
-
-    def __call__(self, folder: Path) -> SecondSums:
-        return second_sums(read_columns(folder), self.pricing)
+def _on_columns(folder: Path, function: Callable[[History], Any]) -> Any:
+    return function(read_columns(folder))
 
 
 def write_leaves(

@@ -13,14 +13,14 @@ import numpy as np
 
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, OutputError
-from crosschannel.core.hashing import derive
+from crosschannel.core.hashing import derive, in_sample
 from crosschannel.core.wording import counted
 from crosschannel.histories.buckets import Buckets, is_bucketed, open_buckets, read_bucket
 from crosschannel.histories.buckets.merging import merge
 from crosschannel.histories.history import History
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
-from crosschannel.pipeline.buckets.facts import Facts, add_facts, chosen_users
+from crosschannel.pipeline.buckets.facts import Facts, add_facts
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.reading import with_declared
@@ -194,7 +194,7 @@ def _read(reading: _Reading) -> Facts:
     if reading.beside is not None:
         members[COMMON] = _common(history, config, reading.beside)
     for name, mine in members.items():
-        chosen |= mine & chosen_users(history.user_keys, reading.shares[name], SAMPLE_SALT)
+        chosen |= mine & in_sample(history.user_keys, reading.shares[name], SAMPLE_SALT)
     write_columns(history.select_users(chosen), draft / SAMPLE, decides=True)
     if reading.learns:
         write_columns(train, draft / TRAIN, decides=False)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from crosschannel.core.hashing import in_sample
 from crosschannel.histories.buckets import Buckets
 from crosschannel.histories.history import History
 from crosschannel.pipeline.buckets.columns import write_columns
-from crosschannel.pipeline.buckets.facts import chosen_users
 from crosschannel.pipeline.buckets.reading import SAMPLE, SAMPLE_SALT, merge_columns, order_of_sample, share_of_sample
 from crosschannel.pipeline.configuration import Config
 
@@ -37,7 +37,7 @@ class SampledBucket:
 
     def write_sample(self, history: History) -> None:
         """Write the columns of those of the bucket's users who are in the sample."""
-        chosen = chosen_users(history.user_keys, self.share, SAMPLE_SALT)
+        chosen = in_sample(history.user_keys, self.share, SAMPLE_SALT)
         write_columns(history.select_users(chosen), self.folder / SAMPLE, decides=True)
 
 

@@ -9,13 +9,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from crosschannel import agents
 from crosschannel.agents.leaves.learning import Schedule, check_learns, check_learns_from, learn_from_leaves
 from crosschannel.agents.leaves.leaves import Leaves
 from crosschannel.core.errors import ConfigError, InputError, NotIdentified, OutputError
 from crosschannel.core.files import check_version, replacing
 from crosschannel.envs.replay import ReplayLog
-from crosschannel.pipeline.buckets.leaf_rows import fit_rewards, write_leaves
+from crosschannel.pipeline.buckets.leaf_rows import over_training_users, write_leaves
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, read_log, summary
 from crosschannel.pipeline.buckets.sampling import data_of_sample, sample_notes
@@ -35,7 +37,7 @@ from crosschannel.pipeline.run_files import (
     scratch_folder,
 )
 from crosschannel.pipeline.run_folder import Run, check_run_folder
-from crosschannel.reward.buckets.passes import check_kind
+from crosschannel.reward.buckets.passes import check_kind, fit_rewards
 
 #: What a run that was interrupted has kept of its log, in its folder; it is removed at the end.
 SCRATCH_FOLDER = ".scratch.part"
@@ -174,10 +176,11 @@ def _prepare(config: Config, scratch: Path, passes: Passes, path: Path) -> _Prep
             f"{log.facts.unknown:,} decisions have no propensity, and with `overlap: {config.reward.overlap}` rewards "
             "need one. Over buckets they are not estimated yet: estimate them before, or use `overlap: shared`"
         )
-    rewards = fit_rewards(log, data.train.history, config.reward, passes)
+    largest, run = np.array(log.facts.largest), over_training_users(log, passes)
+    rewards = fit_rewards(data.train.history, config.reward, largest, run)
     leaves = write_leaves(log, rewards, data.features, scratch, passes)
     logger.info(f"{leaves.rows:,} decisions of training users have a reward, in {len(leaves.parts)} leaves")
-    agent = agents.make_agent(modules=log.buckets.modules, device=config.device, **agent_spec(config, data))
+    agent = agents.make_agent(modules=log.buckets.modules, device=config.device, **agent_spec(config, data.features))
     check_priceable(agent, config.constraints)
     check_learns_from(agent, leaves)
     return _Prepared(log, data, leaves, agent)
@@ -226,7 +229,7 @@ def _write_policy(run: Run, data: TrainingData, agent: agents.Agent) -> Training
         )
         data = replace(data, pace=price_messages(agent, replay, config.constraints, data.pace))
     trained_with = TrainedWith(config, data.fingerprint, data.features, data.pace).to_dict()
-    agents.save_policy(agent, run.policy, agent_spec(config, data), {"run": trained_with})
+    agents.save_policy(agent, run.policy, agent_spec(config, data.features), {"run": trained_with})
     return data
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,8 @@ def why_whole(config: Config) -> str | None:
 
 def _read(source: HistoryConfig, buckets: Buckets, scratch: Path, passes: Passes) -> tuple[LogParts, str]:
     """Read every bucket once and keep its columns in a folder; return them as parts of a log, and what they hold."""
-    found = list(passes.run(_Read(source, scratch), buckets.paths, "reading buckets"))
+    read = partial(_read_bucket, source=source, scratch=scratch)
+    found = list(passes.run(read, buckets.paths, "reading buckets"))
     folders = tuple(scratch / path.name for path in buckets.paths)
     shared = read_columns(folders[0])
     shared = shared.select_users(np.zeros(shared.n_users, dtype=bool))
@@ -89,20 +91,16 @@ class _Found:
     first_decision: int
 
 
-@dataclass(frozen=True)
-class _Read:
-    source: HistoryConfig
-    scratch: Path
-
-    def __call__(self, path: Path) -> _Found:
-        history = with_declared(read_bucket(path, self.source.decided), self.source)
-        write_columns(history, self.scratch / path.name, decides=True)
-        d = history.decisions
-        return _Found(
-            user_keys=history.user_keys,
-            observed_from=history.observed_from,
-            decisions=len(d),
-            sent=int(history.modules.sends(d.actions).sum()),
-            events=len(history.events),
-            first_decision=int(d.time.min(initial=NEVER)),
-        )
+def _read_bucket(path: Path, source: HistoryConfig, scratch: Path) -> _Found:
+    """Read a bucket, and keep its columns below a folder."""
+    history = with_declared(read_bucket(path, source.decided), source)
+    write_columns(history, scratch / path.name, decides=True)
+    d = history.decisions
+    return _Found(
+        user_keys=history.user_keys,
+        observed_from=history.observed_from,
+        decisions=len(d),
+        sent=int(history.modules.sends(d.actions).sum()),
+        events=len(history.events),
+        first_decision=int(d.time.min(initial=NEVER)),
+    )

@@ -6,7 +6,7 @@ events are. So a few buckets of rows are in memory at a time, and one row a user
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
@@ -67,7 +67,7 @@ class ReadUsers:
         Args:
             start: When the trial starts, microseconds; None: with the first decision that has an arm.
         """
-        list(self.passes.run(_Few(start), self.folders, "decisions that tell arms"))
+        list(self.passes.run(partial(_write_few, start=start), self.folders, "decisions that tell arms"))
         return merge_columns([folder / USERS for folder in self.folders], self.buckets)
 
     def sample(self, most: int) -> History:
@@ -159,15 +159,12 @@ def _read(reading: SampledBucket, now: int | None) -> _Found:
     return _Found(ids, int(own.min()) if len(own) else None, DecisionCounts.from_history(history, end))
 
 
-@dataclass(frozen=True)
-class _Few:
-    start: int | None
-
-    def __call__(self, folder: Path) -> None:
-        history = read_columns(folder / ALL)
-        decisions = take_rows(history.decisions, few_decisions(history, self.start))
-        events = take_rows(history.events, np.zeros(0, dtype=np.int64))
-        write_columns(replace(history, decisions=decisions, events=events), folder / USERS, decides=False)
+def _write_few(folder: Path, start: int | None) -> None:
+    """Write the users of a bucket with few of their decisions: see `few_decisions`."""
+    history = read_columns(folder / ALL)
+    decisions = take_rows(history.decisions, few_decisions(history, start))
+    events = take_rows(history.events, np.zeros(0, dtype=np.int64))
+    write_columns(replace(history, decisions=decisions, events=events), folder / USERS, decides=False)
 
 
 def few_decisions(history: History, start: int | None) -> IntArray:
@@ -210,15 +207,21 @@ class BucketAmounts:
         self, outcomes: Sequence[Outcome], user: IntArray, begin: IntArray, edges: IntArray
     ) -> list[FloatArray]:
         """Return the amounts (n, K) of each outcome."""
-        return self._collected(_Amounts(tuple(outcomes)), len(outcomes), user, begin, edges)
+        return self._collected(partial(_amounts, outcomes=tuple(outcomes)), len(outcomes), user, begin, edges)
 
     def sends(self, actions: Sequence[int | None], user: IntArray, begin: IntArray, end: int) -> list[FloatArray]:
         """Return the messages (n,) of each action."""
         edges = np.array([end], dtype=np.int64)
-        return [found[:, 0] for found in self._collected(_Sends(tuple(actions)), len(actions), user, begin, edges)]
+        of_bucket = partial(_sends, actions=tuple(actions))
+        return [found[:, 0] for found in self._collected(of_bucket, len(actions), user, begin, edges)]
 
     def _collected(
-        self, function: _Amounts | _Sends, wanted: int, user: IntArray, begin: IntArray, edges: IntArray
+        self,
+        function: Callable[[_Users], list[FloatArray]],
+        wanted: int,
+        user: IntArray,
+        begin: IntArray,
+        edges: IntArray,
     ) -> list[FloatArray]:
         """Return what a function finds of some users, each (n, K), from all buckets."""
         if not wanted:
@@ -263,22 +266,16 @@ class _Users:
     edges: IntArray
 
 
-@dataclass(frozen=True)
-class _Amounts:
-    outcomes: tuple[Outcome, ...]
-
-    def __call__(self, users: _Users) -> list[FloatArray]:
-        history = read_columns(users.folder)
-        return [amounts(history, one, users.user, users.begin, users.edges) for one in self.outcomes]
+def _amounts(users: _Users, outcomes: tuple[Outcome, ...]) -> list[FloatArray]:
+    """Return the amounts (n, K) of each outcome."""
+    history = read_columns(users.folder)
+    return [amounts(history, one, users.user, users.begin, users.edges) for one in outcomes]
 
 
-@dataclass(frozen=True)
-class _Sends:
-    actions: tuple[int | None, ...]
-
-    def __call__(self, users: _Users) -> list[FloatArray]:
-        history, end = read_columns(users.folder), int(users.edges[-1])
-        return [sends(history, one, users.user, users.begin, end)[:, None] for one in self.actions]
+def _sends(users: _Users, actions: tuple[int | None, ...]) -> list[FloatArray]:
+    """Return the messages (n, 1) of each action."""
+    history, end = read_columns(users.folder), int(users.edges[-1])
+    return [sends(history, one, users.user, users.begin, end)[:, None] for one in actions]
 
 
 def history_of_user(config: Config, user_id: str) -> History:

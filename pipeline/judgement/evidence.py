@@ -25,8 +25,8 @@ from crosschannel.evaluation import (
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judgement.evidence_records import ActionShare, EventBin, Evidence
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
+from crosschannel.pipeline.judgement.records import ActionShare, EventBin, Evidence
 from crosschannel.reward.effects import EventStudy, explain_pre_trends, pre_trend_check
 
 #: Messages that the bins of expected rewards are computed from at most.

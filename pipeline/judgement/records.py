@@ -1,4 +1,4 @@
-"""What is known of a policy beside its estimates: true values, comparators, constraints and calibration, as records."""
+"""What is known of a policy beside its estimates, as records: true values, comparators, constraints, evidence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from crosschannel.core import serialization
-from crosschannel.evaluation import Interval
+from crosschannel.evaluation import CalibrationBin, Interval, WeightBin
 from crosschannel.evaluation.report.plain_values import read_number
 
 
@@ -163,3 +163,82 @@ class Calibration:
             f"{self.weight_of_personal:.2f}, and what surrogates "
             f"miss by {self.weight_of_missed:.2f}."
         )
+
+
+@dataclass(frozen=True)
+class ActionShare:
+    """How often an action is chosen by the log and by the policy, at the same decisions.
+
+    Attributes:
+        period: First day of the week or day that is counted; empty for all decisions.
+        module: The module.
+        action: The action.
+        logged: Share of the log's choices: of all decisions for the first module, of its messages for the others.
+        policy: Share of the policy's choices.
+        decisions: Number of decisions.
+    """
+
+    period: str
+    module: str
+    action: str
+    logged: float
+    policy: float
+    decisions: int
+
+
+@dataclass(frozen=True)
+class EventBin:
+    """The effect of the training users' logged messages in one bin of time since the decision.
+
+    Attributes:
+        start: Where the bin begins, in days after the decision.
+        effect: Effect relative to the base bin, in reward units per bin.
+        low: Lower bound of its 95 % interval.
+        high: Upper bound.
+        tested: Whether the pre-trend test uses the bin: without an effect before the message it is 0.
+    """
+
+    start: float
+    effect: float
+    low: float
+    high: float
+    tested: bool
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the pictures of a report show beside the estimates.
+
+    Attributes:
+        shares: Shares of actions over all test users' decisions, then by week, or by day in logs below two weeks.
+        weights: Bins of the headline's weights; empty where a propensity is missing.
+        calibration: Bins of logged messages by expected reward; empty for agents without a funnel.
+        events: Effect of the logged messages by time since the decision; empty for rewards of a user's own kind.
+        pre_trends: What the pre-trend test found, and where it fails what that points at, in sentences.
+    """
+
+    shares: tuple[ActionShare, ...] = ()
+    weights: tuple[WeightBin, ...] = ()
+    calibration: tuple[CalibrationBin, ...] = ()
+    events: tuple[EventBin, ...] = ()
+    pre_trends: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values; what is not a finite number is None."""
+        return {
+            name: value if isinstance(value, str) else [serialization.finite_values(row) for row in value]
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Evidence:
+        """Return what `to_dict` turned into plain values; what is None becomes NaN.
+
+        Raises:
+            ConfigError: If a value is of another type.
+        """
+        numbers = {
+            name: value if isinstance(value, str) else [serialization.number_values(row) for row in value]
+            for name, value in data.items()
+        }
+        return serialization.from_dict(cls, numbers, "evidence")

@@ -13,9 +13,8 @@ from crosschannel.core import serialization
 from crosschannel.core.serialization import convert
 from crosschannel.evaluation import Evaluation, GateVerdict, from_dict, headline_text, text_table, to_dict
 from crosschannel.evaluation.report.plain_values import read_number
-from crosschannel.pipeline.judgement.evidence_records import Evidence
 from crosschannel.pipeline.judgement.following import FollowedPolicy, followed_text, followed_title
-from crosschannel.pipeline.judgement.records import Calibration, Comparator, ConstraintUse, TrueValue
+from crosschannel.pipeline.judgement.records import Calibration, Comparator, ConstraintUse, Evidence, TrueValue
 from crosschannel.pipeline.judgement.tables import (
     comparators_table,
     comparators_title,

@@ -1,11 +1,8 @@
-"""Decide for all users of one day, and write the day: decisions with exact propensities, everybody's arm, a summary."""
+"""Decide for all users of one day: decisions with exact propensities, everybody's arm, a summary."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,30 +13,20 @@ from crosschannel.agents import Decisions, Observations
 from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, ObjectArray
-from crosschannel.core.errors import ConfigError, OutputError
+from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import derive, keys, pseudonyms
 from crosschannel.core.serialization import to_dict
 from crosschannel.core.times import SECOND, timestamps
 from crosschannel.histories.arms import ARMS, WAITING, Arms, arm_uniforms
-from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import DecisionLog, decisions_frame, listed_actions
-from crosschannel.histories.readers.decided.days import (
-    ARMS_FILE,
-    DECISIONS_FILE,
-    SUMMARY_FILE,
-    day_name,
-    draft_of,
-    replaced_day,
-    replaced_of,
-    unfinished_replacements,
-)
-from crosschannel.pipeline.command_line import UsageError, logger, one_thread
+from crosschannel.histories.readers.decided.days import day_name
+from crosschannel.pipeline.command_line import logger, one_thread
 from crosschannel.pipeline.loop.day_summaries import DAY_VERSION
-from crosschannel.pipeline.loop.decisions.day_users import DayRequest, DayUsers, Deciders, users_of_day
+from crosschannel.pipeline.loop.decisions.day_users import DayPolicy, DayRequest, DayUsers, Deciders, users_of_day
 from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED
 from crosschannel.pipeline.pricing import priced_policy
-from crosschannel.pipeline.run_files import RunLock, TrainedWith, write_json
+from crosschannel.pipeline.run_files import TrainedWith
 from crosschannel.pipeline.run_folder import Run
 
 #: Columns beside the native ones: who waits for the roll-out, and the fingerprint of what the policy saw.
@@ -68,17 +55,7 @@ class DecidedDay:
 
 @one_thread()
 def decide_day(
-    run: Run,
-    history: History,
-    at: int,
-    eligible: BoolArray,
-    guardrails: Guardrails,
-    *,
-    may_receive: BoolArray | None = None,
-    explore: bool = True,
-    device: str = "cpu",
-    seed: int = 0,
-    clear_ids: bool = False,
+    run: Run, history: History, request: DayRequest, eligible: BoolArray, may_receive: BoolArray | None = None
 ) -> DecidedDay:
     """Choose for each user of the agent's arm what to send at a time, under the run's constraints.
 
@@ -93,48 +70,49 @@ def decide_day(
         run: The run.
         history: What is known of the users, and earlier decisions. What this package decided for the time itself or
             later is left out, so that deciding again gives the same.
-        at: Time of the decisions, microseconds since 1970 UTC.
+        request: What is decided.
         eligible: What may be sent to whom (U, sum of actions), before guardrails.
-        guardrails: Limits on what is sent.
         may_receive: Which users may get messages yet (U,); the agent's other users wait, with only "none" eligible.
-        explore: Whether the policy explores.
-        device: Where the agent computes.
-        seed: Seed of the draws.
-        clear_ids: Whether decision ids have the users' ids in them, instead of a keyed hash.
 
     Raises:
         ConfigError: If the constraints do not fit the history or the agent, or cannot be kept (`InfeasibleBudget`).
     """
-    agent, extra = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
-    trained_with = TrainedWith.from_dict(extra.get("run", {}), run.policy)
-    constraints, version = run.constraints_given(extra), run.policy_version
-    agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
-    request = DayRequest(
-        at=at,
-        trained_with=trained_with,
-        version=version,
-        arms=run.config.arms,
-        guardrails=guardrails,
-        explore=explore,
-        seed=seed,
-        clear_ids=clear_ids,
-    )
-    users, deciders = users_of_day(request, history, eligible, may_receive)
-    chosen, prices = _choose(agent, constraints, deciders, request)
+    agent, constraints, policy = open_policy(run, history.modules, request.device)
+    users, deciders = users_of_day(request, policy, history, eligible, may_receive)
+    chosen, prices = _choose(agent, constraints, deciders, request, policy)
     note_binding(prices)
-    return day_of_users(request, users, chosen, prices)
+    return day_of_users(request, policy, users, chosen, prices)
+
+
+def open_policy(run: Run, modules: ActionSpace, device: str) -> tuple[agents.Agent, Constraints, DayPolicy]:
+    """Return the agent of a run that decides for a day, the constraints that it decides under, and what else it is.
+
+    Args:
+        run: The run, with the arms of the command line.
+        modules: The action space of the log.
+        device: Where the agent computes.
+
+    Raises:
+        ConfigError: If the policy's file is damaged, or the constraints do not fit the action space.
+    """
+    agent, extra = agents.load_policy(run.policy, device, modules, run.allowed_classes)
+    trained_with = TrainedWith.from_dict(extra.get("run", {}), run.policy)
+    constraints = run.constraints_given(extra)
+    agents.check_constraints(constraints, modules, trained_with.pace.rates)
+    return agent, constraints, DayPolicy(trained_with, run.policy_version, run.config.arms)
 
 
 def _choose(
-    agent: agents.Agent, constraints: Constraints, deciders: Deciders, request: DayRequest
+    agent: agents.Agent, constraints: Constraints, deciders: Deciders, request: DayRequest, policy: DayPolicy
 ) -> tuple[Decisions, pd.DataFrame | None]:
     """Return what is decided for the users whom the agent decides for, and the constraints' prices."""
-    seen, pace, explore = deciders.seen, request.trained_with.pace, request.explore
+    seen, explore = deciders.seen, request.explore
     if not len(seen):
         return no_decisions(agent.modules), None
     if not (explore or constraints.price_messages):
         return agent.act(seen, explore=False), None
     together = np.zeros(len(seen), dtype=np.int64)
+    pace = policy.trained_with.pace
     found = priced_policy(agent, seen, together, constraints, pace, deciders.has_slot, explore=explore)
     return draw(agent.modules, found.probabilities, seen, request), found.table
 
@@ -159,11 +137,14 @@ def no_decisions(modules: ActionSpace, rows: int = 0) -> Decisions:
     return Decisions(np.zeros(shape, dtype=np.int64), np.ones(shape), np.ones(rows))
 
 
-def day_of_users(request: DayRequest, users: DayUsers, chosen: Decisions, prices: pd.DataFrame | None) -> DecidedDay:
+def day_of_users(
+    request: DayRequest, policy: DayPolicy, users: DayUsers, chosen: Decisions, prices: pd.DataFrame | None
+) -> DecidedDay:
     """Return the day's tables and summary.
 
     Args:
         request: What was decided.
+        policy: The policy that decided.
         users: All users.
         chosen: What was decided for those whom the agent decides for; the others get nothing.
         prices: The constraints' prices; None where nothing was priced.
@@ -171,13 +152,13 @@ def day_of_users(request: DayRequest, users: DayUsers, chosen: Decisions, prices
     Raises:
         ConfigError: If a decision is not what an agent may decide, or the log has a column with the name of a price.
     """
-    modules, at, version, decides = users.modules, request.at, request.version, users.decides
+    modules, at, version, decides = users.modules, request.at, policy.version, users.decides
     out = no_decisions(modules, len(decides))
     out.actions[decides] = chosen.actions
     out.probabilities[decides] = chosen.probabilities
     out.joint[decides] = chosen.joint
     agents.check_decisions(modules, out, users.eligible)
-    ids = _decision_ids(users.user_ids[users.users], at, None if request.clear_ids else request.trained_with.history)
+    ids = _decision_ids(users.user_ids[users.users], at, None if request.clear_ids else policy.trained_with.history)
     log = DecisionLog(
         id=ids,
         key=keys(ids),
@@ -205,14 +186,14 @@ def day_of_users(request: DayRequest, users: DayUsers, chosen: Decisions, prices
         "seed": request.seed,
         "log_ends": _text(users.log_ends),
         "log_age_hours": (at - users.log_ends) / (3600 * SECOND),
-        "arms": to_dict(request.arms),
+        "arms": to_dict(policy.arms),
         "users": {name: int((users.arm == name).sum()) for name in ARMS},
         "waiting": int(users.waits.sum()),
         "without_choice": users.without_choice(),
         "counts": counts_of(table.loc[decides, list(modules.names)], modules.names),
         "prices": [] if prices is None else _plain(prices),
     }
-    return DecidedDay(day_name(at, request.trained_with.pace.period), table, arms, summary)
+    return DecidedDay(day_name(at, policy.trained_with.pace.period), table, arms, summary)
 
 
 def unreached_text(day: DecidedDay) -> str:
@@ -299,86 +280,3 @@ def rolled_out(history: History, arms: Arms, ramp: float, listed: BoolArray | No
     """
     out = np.asarray(arm_uniforms(history.user_ids, arms, history.users, "ramp") < ramp)
     return out if listed is None else out & listed
-
-
-def write_day(folder: Path, day: DecidedDay, *, force: bool = False) -> Path:
-    """Write a day into a folder by date, as a whole or not at all; return its own folder.
-
-    Args:
-        folder: The folder of all days.
-        day: The day.
-        force: Whether a day of the same name is replaced.
-
-    Raises:
-        UsageError: If the day exists, and is not to be replaced.
-        ConfigError: If another process writes into the folder.
-        OutputError: If the folder cannot be written.
-    """
-    target = folder / day.name
-    draft, before = draft_of(target), replaced_of(target)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with RunLock(folder):
-            for moved in unfinished_replacements(folder):
-                moved.rename(replaced_day(moved))
-            _remove(before)
-            _remove(draft)
-            refuse_decided(target, force)
-            draft.mkdir()
-            day.decisions.to_parquet(draft / DECISIONS_FILE, index=False)
-            day.arms.to_parquet(draft / ARMS_FILE, index=False)
-            write_json(day.summary, draft / SUMMARY_FILE)
-            for name in (DECISIONS_FILE, ARMS_FILE, "."):
-                _flush(draft / name)
-            if target.exists():
-                target.rename(before)
-            draft.rename(target)
-            _flush(folder)
-            _remove(before)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error.strerror or error}") from None
-    return target
-
-
-def restore_days(folder: Path) -> None:
-    """Give days of a folder their names again that were moved away, where the process that did so was killed.
-
-    Raises:
-        ConfigError: If another process writes into the folder.
-        OutputError: If the folder cannot be written.
-    """
-    if not unfinished_replacements(folder):
-        return
-    try:
-        with RunLock(folder):
-            for moved in unfinished_replacements(folder):
-                moved.rename(replaced_day(moved))
-                logger.info(f"{replaced_day(moved)} is as it was before a process was killed that replaced it")
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None
-
-
-def refuse_decided(day: Path, force: bool) -> None:
-    """Refuse to decide again for a day, unless that is asked for.
-
-    Raises:
-        UsageError: If the day exists and `force` is False.
-    """
-    if day.exists() and not force:
-        raise UsageError(f"{day} exists already: the day was decided. --force decides it again")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk; some systems cannot for folders."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,7 +16,7 @@ from crosschannel.agents import leaves as by_leaf  # whose names are imported on
 from crosschannel.core.arrays import UIntArray
 from crosschannel.core.errors import OutputError
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.pipeline.building import AgentSpec, agent_spec_of
+from crosschannel.pipeline.building import AgentSpec, agent_spec
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.parts.log import LogParts
 from crosschannel.pipeline.loop.parts.rewards import Memory, RowsAreMissing, count, fit_rewards, pace_of
@@ -69,7 +69,7 @@ def fit(config: Config, log: LogParts, time: int) -> Learned:
         raise RowsAreMissing
     features = ContextFeatures.fit(log.sample(time), config.context)
     choose, pace = _prepare(config, log, time, features, None)
-    spec = agent_spec_of(config, features)
+    spec = agent_spec(config, features)
     agent = make_agent(modules=log.shared.modules, device=config.device, **spec)
     check_priceable(agent, config.constraints)
     keys = _fit_funnel(agent, log, choose)

@@ -18,7 +18,7 @@ from crosschannel.core.files import check_version
 from crosschannel.core.serialization import to_dict
 from crosschannel.core.times import duration
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.pipeline.building import agent_spec_of
+from crosschannel.pipeline.building import agent_spec
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.learning import Learned
@@ -79,7 +79,7 @@ class States:
             features, pace = ContextFeatures.from_state_dict(extra["features"]), LogPace.from_dict(extra["pace"])
             keys = np.asarray(extra["keys"].numpy()).view(np.uint64)
             return Learned(
-                agent=agent, spec=agent_spec_of(config, features), features=features, pace=pace, keys=keys
+                agent=agent, spec=agent_spec(config, features), features=features, pace=pace, keys=keys
             ), extra
         except (ConfigError, KeyError, TypeError, ValueError) as error:
             logger.warning(f"{error}: what it held is learned again")

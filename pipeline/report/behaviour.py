@@ -18,8 +18,7 @@ from crosschannel.evaluation.report.pictures.rows import (
     interval_of_bounds,
     weight_rows,
 )
-from crosschannel.pipeline.judgement.evidence_records import ActionShare, EventBin
-from crosschannel.pipeline.judgement.records import Calibration
+from crosschannel.pipeline.judgement.records import ActionShare, Calibration, EventBin
 
 NAMES = ("the log", "the policy")
 

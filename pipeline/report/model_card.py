@@ -51,25 +51,22 @@ def write_model_card(
     run: Run,
     result: EvaluationResult | None,
     folder: Path | None = None,
-    learned: Learned | None = None,
     fingerprint: str | None = None,
 ) -> None:
-    """Write the model card of a run.
+    """Write the model card of a run, with what an update learned from where one has written the policy that decides.
 
     Args:
         run: The run, with the policy that decides.
         result: The evaluation of the policy that training wrote; None where there is none.
         folder: Folder of the card; by default that of the run.
-        learned: What an update learned from; by default what was kept with the policy that decides, if anything was.
         fingerprint: That of the log which the policy has learned from; by default it is read from the policy.
 
     Raises:
         ConfigError: If what was kept is damaged.
         OutputError: If the file cannot be written.
     """
-    if learned is None and run.version is not None:
-        kept = Policies(run.path).noted(run.version)
-        learned = None if kept is None else Learned(**kept)
+    kept = None if run.version is None else Policies(run.path).noted(run.version)
+    learned = None if kept is None else Learned(**kept)
     with replacing((folder or run.path) / MODEL_CARD) as draft:
         draft.write_text(model_card(run, result, learned, fingerprint), encoding="utf-8")
 

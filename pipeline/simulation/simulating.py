@@ -19,11 +19,13 @@ from crosschannel.histories.readers.decided.days import day_name
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.command_line import logger, one_thread
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.loop.deciding import decide_day, write_day
+from crosschannel.pipeline.loop.deciding import decide_day
+from crosschannel.pipeline.loop.decisions.day_users import DayRequest
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
 from crosschannel.pipeline.loop.starting import start
 from crosschannel.pipeline.loop.updating import update_by_day
+from crosschannel.pipeline.loop.writing import write_day
 from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.simulation.monitor import LoopMonitor, decided_figures, true_figures
@@ -124,7 +126,8 @@ def _days(config: Config, loop: Loop) -> Iterator[dict[str, Any]]:
             if not folder.is_dir():
                 history = _recent(run, loop, decided, time)
                 eligible = world.eligible(history.user_ids)
-                day = decide_day(run, history, time, eligible, config.guardrails, seed=config.seed)
+                request = DayRequest(time, config.guardrails, seed=config.seed)
+                day = decide_day(run, history, request, eligible)
                 write_day(loop.decided, day)
         here, best = world.live.present, world.best_effect()
         result = world.step(folder)

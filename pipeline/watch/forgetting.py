@@ -27,9 +27,10 @@ from crosschannel.histories.readers.decided.days import (
 )
 from crosschannel.histories.readers.source_files import read_file, read_parquet
 from crosschannel.pipeline.loop.day_summaries import read_summary
-from crosschannel.pipeline.loop.deciding import DecidedDay, write_day
+from crosschannel.pipeline.loop.deciding import DecidedDay
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER
+from crosschannel.pipeline.loop.writing import write_day
 from crosschannel.pipeline.run_files import (
     PROCEDURE,
     RunLock,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosschannel.core.arrays import IntArray
-from crosschannel.core.exact_sums import ExactSums
+from crosschannel.reward.exact_sums import ExactSums
 
 _EARLIEST = np.iinfo(np.int64).min
 

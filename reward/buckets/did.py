@@ -18,10 +18,10 @@ import numpy as np
 
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.exact_sums import ExactSums
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.reward.buckets.cells import MergedCells, largest, smallest
 from crosschannel.reward.controls import CellMeans, sd_from_squares
+from crosschannel.reward.exact_sums import ExactSums
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.measurement.amounts import largest_amounts
 from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes, measure, measure_with

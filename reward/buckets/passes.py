@@ -12,14 +12,16 @@ their last digits, as the scale of the prices' sums is an upper bound over bucke
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.exact_sums import ExactSums
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.reward.buckets.did import (
@@ -29,6 +31,7 @@ from crosschannel.reward.buckets.did import (
     sums_of_controls,
 )
 from crosschannel.reward.controls import CellMeans
+from crosschannel.reward.exact_sums import ExactSums
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.funnel.components import (
     PricedGoals,
@@ -52,6 +55,9 @@ from crosschannel.reward.measurement.outcomes import (
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
 from crosschannel.reward.models import DidReward, FittedDid
 from crosschannel.reward.spec import RewardSpec
+
+#: Runs a function, which can be pickled, over the histories of all parts of the users, under the name of the pass.
+RunOverHistories = Callable[[Callable[[History], Any], str], Iterable[Any]]
 
 
 def goals_to_measure(spec: RewardSpec) -> tuple[Goal, ...]:
@@ -247,6 +253,24 @@ class FittedRewards:
         spec, value_outcomes = self.pricing.values(priced)
         value = FittedDid(spec, value_outcomes.preprocessing, self.values).transform_outcomes(value_outcomes)
         return replace(frame, components=measure_components(priced, history, value, self.pricing.sums.told))
+
+
+def fit_rewards(sample: History, spec: RewardSpec, largest: FloatArray, run: RunOverHistories) -> FittedRewards:
+    """Fit rewards to the users of all parts: the first and the second pass.
+
+    Args:
+        sample: The history of a sample of users, on which limits, strata, attribute values and seasonality are fitted.
+        spec: What is measured.
+        largest: The largest amounts of `goals_to_measure`, over all users (G,).
+        run: Runs a pass over the parts.
+
+    Raises:
+        ConfigError: If the spec names what the history does not have, or controls need weights.
+        NotIdentified: If the order of decisions and goal events is not known, or surrogates cannot be priced.
+    """
+    measuring = Measuring.fit(sample, spec, largest)
+    pricing = Pricing.fit(measuring, reduce(add, run(partial(first_sums, measuring=measuring), "rewards, pass 1")))
+    return FittedRewards.fit(pricing, reduce(add, run(partial(second_sums, pricing=pricing), "rewards, pass 2")))
 
 
 def check_kind(kind: str) -> None:

@@ -9,13 +9,13 @@ from .diagnostics import pre_trend_check as pre_trend_check
 from .estimates import GROUPINGS as GROUPINGS
 from .estimates import Effect as Effect
 from .estimates import TreatmentEffects as TreatmentEffects
-from .estimates import attribute_groups as attribute_groups
 from .estimates import average_effect as average_effect
 from .estimates import effects_by as effects_by
 from .estimates import effects_table as effects_table
 from .event_study import EventStudy as EventStudy
 from .event_study import EventTimes as EventTimes
 from .event_study import event_study as event_study
+from .groups import attribute_groups as attribute_groups
 from .panels import HistoryPanel as HistoryPanel
 from .panels import panel_from_history as panel_from_history
 from .plots import event_study_figure as event_study_figure

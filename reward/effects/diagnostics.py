@@ -22,8 +22,9 @@ from crosschannel.reward.effects.checks.earlier_messages import earlier_messages
 from crosschannel.reward.effects.checks.hours_before import hours_before
 from crosschannel.reward.effects.checks.verdict import Diagnostics as Diagnostics
 from crosschannel.reward.effects.checks.verdict import failures as failures
-from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, attribute_groups
+from crosschannel.reward.effects.estimates import Effect, TreatmentEffects
 from crosschannel.reward.effects.event_study import EventStudy, event_study, moved_back
+from crosschannel.reward.effects.groups import attribute_groups
 from crosschannel.reward.effects.inference import JointTest, detectable, joint_test, two_sided_p_value
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
 from crosschannel.reward.measurement.outcomes import Outcomes

@@ -21,7 +21,7 @@ import scipy
 
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import NotIdentified
-from crosschannel.core.exact_sums import ExactSums
+from crosschannel.reward.exact_sums import ExactSums
 
 #: Windows without a message per price: with fewer, prices would be noise alone.
 MIN_WINDOWS_PER_PRICE = 5

@@ -10,12 +10,13 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.hashing import derive
 from crosschannel.core.times import duration
-from crosschannel.histories.fixed_point import fit_bits, from_fixed, to_fixed
+from crosschannel.histories.fixed_point import fit_bits
 from crosschannel.histories.goals import GOALS_SETTING
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import BY_DESIGN, LOGGED
 from crosschannel.histories.windows import Timeline, running_totals
 from crosschannel.reward.measurement.amounts import largest_amounts
+from crosschannel.reward.measurement.censoring import censoring_time, inverse_probability, p_uncensored
 from crosschannel.reward.measurement.limits import Windows, limited_amounts
 from crosschannel.reward.measurement.messages import Messages
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing, in_arms, past_activity
@@ -27,11 +28,6 @@ from crosschannel.reward.spec import MAX_FOLDS, Level, Matching, RewardSpec, poo
 _FOLD_SALT = 0xF01D
 # The cell of a decision whose attributes or past activity are not known: no control is ever in it.
 NO_CELL = np.iinfo(np.int64).min
-
-
-def inverse_probability(p_uncensored: FloatArray) -> FloatArray:
-    """Return weights (n,) by inverse probability of censoring: 1/p, or 1 where p is not known."""
-    return np.asarray(1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored))
 
 
 @dataclass(frozen=True)
@@ -225,9 +221,9 @@ def measure_by_goal(history: History, spec: RewardSpec, *, uses_pre: bool = True
     return _measure_by_goal(history, spec, fitted, around)
 
 
-def fit_goals(history: History, spec: RewardSpec, *, uses_pre: bool = True) -> FittedPreprocessing:
+def fit_goals(history: History, spec: RewardSpec) -> FittedPreprocessing:
     """Fit what each goal of a spec is measured with by itself: limits, scales and seasonality."""
-    return _fit_goals(history, replace(spec, matching=Matching()), uses_pre)[0]
+    return _fit_goals(history, replace(spec, matching=Matching()), uses_pre=True)[0]
 
 
 def _fit_goals(history: History, spec: RewardSpec, uses_pre: bool) -> tuple[FittedPreprocessing, _Surroundings]:
@@ -240,12 +236,10 @@ def _fit_goals(history: History, spec: RewardSpec, uses_pre: bool) -> tuple[Fitt
     return fitted, around
 
 
-def measure_by_goal_with(
-    history: History, spec: RewardSpec, fitted: FittedPreprocessing, *, uses_pre: bool = True
-) -> GoalAmounts:
+def measure_by_goal_with(history: History, spec: RewardSpec, fitted: FittedPreprocessing) -> GoalAmounts:
     """Measure each goal of a spec by itself, with what `fit_goals` has fitted on this or on another history."""
     spec = replace(spec, matching=Matching())
-    return _measure_by_goal(history, spec, fitted, _Surroundings.build(history, spec, fitted.bits, uses_pre))
+    return _measure_by_goal(history, spec, fitted, _Surroundings.build(history, spec, fitted.bits, uses_pre=True))
 
 
 def _measure_by_goal(
@@ -318,7 +312,7 @@ def _measure(history: History, spec: RewardSpec, around: _Surroundings, fitted: 
         available_at=d.time + windows.post,
         fold=fold_of_users(history)[d.user],
         p_nothing=_p_nothing(history, spec, treated),
-        p_uncensored=_p_uncensored(history, _censoring_time(spec)),
+        p_uncensored=p_uncensored(history, censoring_time(spec)),
         covariates=np.zeros((len(d), 0)) if fitted.features is None else fitted.features.covariates(history),
         preprocessing=fitted,
     )
@@ -365,34 +359,6 @@ def _goal_amounts(
 def fold_of_users(history: History) -> IntArray:
     """Return a stable hash of every user's id (U,), below `MAX_FOLDS`."""
     return np.asarray(derive(history.user_keys, _FOLD_SALT) % np.uint64(MAX_FOLDS), dtype=np.int64)
-
-
-def _censoring_time(spec: RewardSpec) -> int:
-    """Return how long after a decision a message takes its reward away, microseconds."""
-    return {"shared": 0, "exclude": duration(spec.post), "truncate": duration(spec.min_post)}[spec.overlap]
-
-
-def _p_uncensored(history: History, length: int) -> FloatArray:
-    """Return the probability (n,) that nothing is sent at the user's slots in `(t, t + length)`, if nothing was.
-
-    Where something was sent there, the decision has no reward, and its entry has no meaning.
-    """
-    d = history.decisions
-    if length == 0:
-        return np.ones(len(d))
-    nothing = np.where(np.isnan(d.propensity[:, 0]), d.joint, d.propensity[:, 0])
-    nothing = np.where(history.modules.sends(d.actions), 1.0, nothing)
-    unknown = running_totals(np.isnan(nothing).astype(np.int64))
-    # Sums in fixed point, so that no entry depends on other users.
-    total = running_totals(to_fixed(np.log(np.where(np.isnan(nothing), 1.0, nothing))))
-    slots = Timeline(d.time, history.decision_offsets)
-    first, last = slots.before(d.user, d.time, inclusive=True), slots.before(d.user, d.time + length)
-    return np.where(unknown[last] > unknown[first], np.nan, np.exp(from_fixed(total[last] - total[first])))
-
-
-def least_uncensored(history: History, spec: RewardSpec) -> float:
-    """Return a lower bound of the known probabilities to be uncensored: see `Outcomes.p_uncensored`; 1 without one."""
-    return float(np.nanmin(_p_uncensored(history, _censoring_time(spec)), initial=1.0))
 
 
 def _time_to_next_message(history: History, otherwise: int) -> IntArray:

@@ -30,12 +30,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosschannel.core.arrays import FloatArray, IntArray
-from crosschannel.core.exact_sums import ExactSums
 from crosschannel.core.times import WEEK
 from crosschannel.histories.fixed_point import from_fixed, to_fixed
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import Timeline, running_totals
+from crosschannel.reward.exact_sums import ExactSums
 from crosschannel.reward.measurement.amounts import goal_events
 
 #: A user's sum in fixed point is below 2^56 of its binary places; with 40 of them it is below 2^16.

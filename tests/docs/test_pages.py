@@ -63,6 +63,14 @@ def test_what_a_page_includes_is_found(path: Path):
     assert marks == text.count('\n--8<-- "') + 2 * len(re.findall(r"^--8<--\n\S+\n--8<--$", text, re.MULTILINE))
 
 
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_the_files_that_a_map_names_are_there(page: str):
+    tops = "core|histories|reward|envs|agents|evaluation|engines|pipeline|crosschannel|tests|docs|configs"
+    named = re.findall(rf"`((?:{tops})/[\w/]*(?:\.py)?)`", (ROOT / page).read_text(encoding="utf-8"))
+    assert len(named) > 20
+    assert not [name for name in named if not (ROOT / name).exists() and "NAME" not in name]
+
+
 COMMANDS_OF_PAGES = [
     pytest.param(command, id=f"{block.name} {command[:60]}")
     for block in BLOCKS

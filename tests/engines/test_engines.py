@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.exact_sums import ExactSums
 from crosschannel.engines import ENGINES, add_up, make_engine, run_locally, shard
 from crosschannel.engines.results import answer, in_order
+from crosschannel.reward.exact_sums import ExactSums
 from tests import ROOT
 
 

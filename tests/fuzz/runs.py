@@ -13,6 +13,7 @@ from crosschannel.agents import load_agent
 from crosschannel.histories.eligibility import last_eligible
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, Config, read_config
 from crosschannel.pipeline.loop.deciding import decide_day
+from crosschannel.pipeline.loop.decisions.day_users import DayRequest
 from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.report.run_report import write_report
 from crosschannel.pipeline.run_folder import Run
@@ -70,7 +71,7 @@ def _decide(folder: Path, _: str) -> bytes:
     run = Run.open(folder / "run")
     history = _market_log()
     at = history.span[1]
-    table = decide_day(run, history, at, last_eligible(history, at), run.config.guardrails).decisions
+    table = decide_day(run, history, DayRequest(at, run.config.guardrails), last_eligible(history, at)).decisions
     assert np.isfinite(table.filter(like="propensity").to_numpy(dtype=np.float64)).all()
     return table.to_csv(index=False).encode()
 

@@ -10,8 +10,7 @@ import pandas as pd
 
 from crosschannel.evaluation import CalibrationBin, CostEvent, Interval, WeightBin
 from crosschannel.evaluation.bootstrap import UNDEFINED
-from crosschannel.pipeline.judgement.evidence_records import ActionShare, EventBin
-from crosschannel.pipeline.judgement.records import Calibration
+from crosschannel.pipeline.judgement.records import ActionShare, Calibration, EventBin
 from crosschannel.pipeline.report.behaviour import (
     calibration_picture,
     cost_picture,

@@ -17,7 +17,8 @@ from crosschannel.core.times import DAY, WEEK
 from crosschannel.histories.history import History
 from crosschannel.pipeline import priced_votes
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judgement.judging import FEW_EVENTS, SAFE_MARGIN, greedy_probabilities, limit_notes
+from crosschannel.pipeline.judgement.judging import greedy_probabilities
+from crosschannel.pipeline.judgement.notes import FEW_EVENTS, SAFE_MARGIN, limit_notes
 from crosschannel.pipeline.pricing import LogPace, PricedPolicy, price_messages, priced_policy
 from tests.agents.funnel.samples import PLAIN, World
 from tests.agents.samples import everything, observations_of

@@ -187,7 +187,8 @@ def test_seeds_that_no_generator_takes_are_refused(seed, small_run, places):
 def test_the_largest_seed_is_taken(places):
     largest = str(2**32 - 1)
     train.main([*TINY, f"--seed={largest}", f"--history.market.seed={largest}"])
-    decide.main(["runs/market", "--out", "x.csv", f"--seed={largest}"])
+    assert decide.main(["runs/market", "--out", "x.csv", f"--seed={largest}"]) == 0
+    assert (places / "x.csv").is_file()
 
 
 @pytest.mark.parametrize(

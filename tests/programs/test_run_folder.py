@@ -113,7 +113,7 @@ def test_no_user_is_judged_that_was_trained_on(run, monkeypatch):
 @pytest.mark.parametrize("change", [("name", "other"), ("run_dir", "elsewhere"), ("device", "auto")])
 def test_where_a_run_is_and_what_computes_it_may_change(run, change):
     edit(run, *change)
-    evaluate.main([str(run)])
+    assert evaluate.main([str(run)]) == 0
 
 
 SEALED = ("policy.pt", "checkpoint.pt", "metrics.json", "evaluation.json")
@@ -409,7 +409,8 @@ def test_what_a_killed_process_left_before_the_run_began_is_used(tmp_path):
 def test_a_name_that_looks_like_a_number_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train.main([*QUICK, "--name", "1e3"])
-    evaluate.main(["runs/1e3"])
+    assert Run.open_ended(Path("runs/1e3")).config.name == "1e3"
+    assert evaluate.main(["runs/1e3"]) == 0
 
 
 def test_an_evaluation_that_is_only_read_is_not_written_again(run):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from functools import reduce
-from operator import add
 
 import numpy as np
 import pytest
@@ -14,15 +13,7 @@ from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.buckets import leaf_of
 from crosschannel.histories.history import History
 from crosschannel.reward import DidReward, FunnelSpec, Goal, Matching, RewardFrame, RewardSpec
-from crosschannel.reward.buckets.passes import (
-    FittedRewards,
-    Measuring,
-    Pricing,
-    check_kind,
-    first_sums,
-    goals_to_measure,
-    second_sums,
-)
+from crosschannel.reward.buckets.passes import check_kind, fit_rewards, goals_to_measure
 from crosschannel.reward.measurement.amounts import largest_amounts
 
 pytestmark = pytest.mark.numerics
@@ -47,9 +38,7 @@ def divided(n: int) -> list[History]:
 def over_buckets(parts: list[History], spec: RewardSpec, sample: History = HISTORY) -> dict[str, np.ndarray]:
     """Columns of rewards and components in the order of the decisions' keys."""
     largest = reduce(np.maximum, [largest_amounts(goals_to_measure(spec), part) for part in parts])
-    measuring = Measuring.fit(sample, spec, largest)
-    pricing = Pricing.fit(measuring, reduce(add, [first_sums(part, measuring) for part in parts]))
-    fitted = FittedRewards.fit(pricing, reduce(add, [second_sums(part, pricing) for part in parts]))
+    fitted = fit_rewards(sample, spec, largest, lambda function, what: map(function, parts))
     frames = [fitted.transform(part) for part in parts]
     order = np.argsort(np.concatenate([part.decisions.key for part in parts]))
     return {name: np.concatenate([columns(frame)[name] for frame in frames])[order] for name in columns(frames[0])}

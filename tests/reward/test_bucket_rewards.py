@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.exact_sums import ExactSums
 from crosschannel.engines import make_engine, run_locally
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.buckets import open_buckets, write_buckets
@@ -18,6 +17,7 @@ from crosschannel.histories.logs import take_rows
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.reward import DidReward, Goal, Matching, RewardFrame, RewardSpec, measure
 from crosschannel.reward.buckets import ControlSums, bucket_rewards, fit_did
+from crosschannel.reward.exact_sums import ExactSums
 
 pytestmark = pytest.mark.numerics
 

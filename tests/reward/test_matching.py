@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.exact_sums import ExactSums
 from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.core.times import DAY, duration
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
@@ -27,6 +26,7 @@ from crosschannel.reward import (
     measure_with,
 )
 from crosschannel.reward.controls import CellMeans, ExpectedChange, narrowest_sufficient
+from crosschannel.reward.exact_sums import ExactSums
 from tests.reward.samples import BASE, OPTIONS, rebuilt, rich_history, spec_of
 from tests.samples import random_history
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.exact_sums import ExactSums
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
 from crosschannel.reward import REWARDS, DidReward, Goal, Reason, RewardSpec, make_reward, measure, refit
 from crosschannel.reward.effects import TreatmentEffects
+from crosschannel.reward.exact_sums import ExactSums
 from tests.samples import random_history
 
 pytestmark = pytest.mark.numerics

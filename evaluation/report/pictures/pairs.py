@@ -31,14 +31,13 @@ class Pair:
     group: str = ""
 
 
-def pair_chart(rows: Sequence[Pair], names: tuple[str, str], axis: str, form: str = ".1%") -> Markup:
+def pair_chart(rows: Sequence[Pair], names: tuple[str, str], axis: str) -> Markup:
     """Draw rows of two bars on a common axis that begins at zero; every text is escaped.
 
     Args:
         rows: The rows, from top to bottom.
         names: What the first and the second bar are.
-        axis: What the bars measure.
-        form: Format of the amounts.
+        axis: What the bars measure; their amounts are shares.
     """
     amounts = [value for row in rows for value in (row.first, row.second) if math.isfinite(value)]
     if not amounts:
@@ -56,7 +55,7 @@ def pair_chart(rows: Sequence[Pair], names: tuple[str, str], axis: str, form: st
             if math.isfinite(value)
         )
         texts = ", ".join(
-            f"{name} {format(value, form) if math.isfinite(value) else '-'}"
+            f"{name} {f'{value:.1%}' if math.isfinite(value) else '-'}"
             for name, value in zip(names, (row.first, row.second), strict=True)
         )
         parts.append(

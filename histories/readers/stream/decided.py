@@ -10,13 +10,13 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
-from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.readers.decided.checking import NOT_CARRIED_OUT, check_arms, notes_on_delivery
 from crosschannel.histories.readers.decided.days import source_of_decisions
 from crosschannel.histories.readers.slots import UserSlots
 from crosschannel.histories.readers.sources import SourceRows, TableSource, decision_columns, read_source
 from crosschannel.histories.readers.stream.rows import StreamRows
+from crosschannel.histories.sorting import argsort_by_user_and_time
 from crosschannel.histories.values.validation import DECISION_COLUMNS
 from crosschannel.histories.windows import Timeline
 

@@ -11,12 +11,12 @@ import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
-from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import timestamps
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.sources import decision_columns
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamRows
+from crosschannel.histories.sorting import argsort_by_user_and_time
 from crosschannel.histories.windows import Timeline
 
 

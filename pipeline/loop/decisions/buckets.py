@@ -16,7 +16,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.times import DAY
 from crosschannel.engines import Engine, shard
-from crosschannel.histories import Buckets, Guardrails, History, read_bucket
+from crosschannel.histories import Buckets, History, read_bucket
 from crosschannel.histories.buckets.merging import merge
 from crosschannel.histories.logs import take_rows
 from crosschannel.histories.values.identifiers import order_of_ids
@@ -24,6 +24,7 @@ from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day, rolled_out
 from crosschannel.pipeline.loop.decisions.bucket_lists import ListedBucket
 from crosschannel.pipeline.loop.decisions.consent import everything, open_columns
+from crosschannel.pipeline.loop.decisions.day_users import DayRequest
 from crosschannel.pipeline.loop.decisions.eligible import EligibleSource, Unsaid, eligible_before_guardrails
 from crosschannel.pipeline.loop.decisions.slot_times import few_times
 from crosschannel.pipeline.reading import with_declared
@@ -36,25 +37,15 @@ class BucketRequest:
 
     Attributes:
         run: The run, with the history and the arms of the command line.
-        at: Time of the decisions, microseconds since 1970 UTC.
-        guardrails: Limits on what is sent.
+        day: What is decided for the day.
         ignored: Columns of users that look like consent but do not limit what may be sent.
         ramp: Share of the users who may get messages.
-        explore: Whether the policy explores.
-        device: Where the agent computes.
-        seed: Seed of the draws.
-        clear_ids: Whether decision ids have the users' ids in them.
     """
 
     run: Run
-    at: int
-    guardrails: Guardrails
+    day: DayRequest
     ignored: tuple[str, ...] = ()
     ramp: float = 1.0
-    explore: bool = True
-    device: str = "cpu"
-    seed: int = 0
-    clear_ids: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +118,7 @@ def decide_buckets(
     mine = buckets if part is None else shard(buckets, part)
     found = list(engine(partial(_decide_bucket, request=request), mine))
     decided = reduce(add, found) if found else None
-    if part is not None and (decided is None or not decided.decides_alone(request.at)):
+    if part is not None and (decided is None or not decided.decides_alone(request.day.at)):
         places = {bucket.path for bucket in mine}
         others = [bucket for bucket in buckets if bucket.path not in places]
         looked = list(engine(partial(_decide_bucket, request=request, decides=False), others))
@@ -140,7 +131,7 @@ def decide_buckets(
         f"for nobody; {len(buckets)} tasks are enough"
     )
     none = np.zeros((0, decided.nobody.modules.total), dtype=bool)
-    return replace(decided, days=(_decide(decided.nobody, none, None, request),))
+    return replace(decided, days=(decide_day(request.run, decided.nobody, request.day, none),))
 
 
 def merge_days(days: Sequence[DecidedDay], *, by_value: bool) -> DecidedDay:
@@ -200,7 +191,9 @@ def _slots_of_bucket(path: Path, run: Run) -> History:
 def _decide_bucket(bucket: ListedBucket, request: BucketRequest, *, decides: bool = True) -> DecidedUsers:
     """Decide for the users of a bucket, or only look at what it shows."""
     history, eligible, receive, shown = look_at_bucket(bucket, request)
-    return replace(shown, days=(_decide(history, eligible, receive, request),)) if decides else shown
+    if not decides:
+        return shown
+    return replace(shown, days=(decide_day(request.run, history, request.day, eligible, receive),))
 
 
 def look_at_bucket(
@@ -217,7 +210,7 @@ def look_at_bucket(
     time = history.decisions.time
     eligible, source = bucket.eligible_of(history), EligibleSource(logged=False, given=False)
     if eligible is None:
-        eligible, source = eligible_before_guardrails(history, request.at, run.config.history.decided)
+        eligible, source = eligible_before_guardrails(history, request.day.at, run.config.history.decided)
     listed, receive = bucket.listed_of(history), None
     if request.ramp < 1.0 or listed is not None:
         receive = rolled_out(history, run.config.arms, request.ramp, listed)
@@ -228,21 +221,10 @@ def look_at_bucket(
         source=source,
         unsaid=Unsaid.of_users(history, eligible),
         everything=everything(history.modules, eligible),
-        open_columns=tuple(open_columns(history, request.guardrails, request.ignored)),
+        open_columns=tuple(open_columns(history, request.day.guardrails, request.ignored)),
         nobody=history.select_users(np.zeros(history.n_users, dtype=bool)),
     )
     return history, eligible, receive, shown
-
-
-def _decide(history: History, eligible: BoolArray, receive: BoolArray | None, request: BucketRequest) -> DecidedDay:
-    return decide_day(
-        *(request.run, history, request.at, eligible, request.guardrails),
-        may_receive=receive,
-        explore=request.explore,
-        device=request.device,
-        seed=request.seed,
-        clear_ids=request.clear_ids,
-    )
 
 
 def _read(path: Path, run: Run) -> History:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +27,38 @@ USERS_FILE = "users.json"
 
 @dataclass(frozen=True)
 class DayRequest:
-    """What is decided for a day, and by which policy.
+    """What is decided for a day.
 
     Attributes:
         at: Time of the decisions, microseconds since 1970 UTC.
-        trained_with: What the policy has learned with.
-        version: Its version.
-        arms: The arms.
         guardrails: Limits on what is sent.
         explore: Whether the policy explores.
+        device: Where the agent computes.
         seed: Seed of the draws.
         clear_ids: Whether decision ids have the users' ids in them, instead of a keyed hash.
     """
 
     at: int
+    guardrails: Guardrails = field(default_factory=Guardrails)
+    explore: bool = True
+    device: str = "cpu"
+    seed: int = 0
+    clear_ids: bool = False
+
+
+@dataclass(frozen=True)
+class DayPolicy:
+    """The policy that decides for a day, and for whom.
+
+    Attributes:
+        trained_with: What it has learned with.
+        version: Its version.
+        arms: The arms; it decides for the users of one of them.
+    """
+
     trained_with: TrainedWith
     version: str
     arms: Arms
-    guardrails: Guardrails
-    explore: bool = True
-    seed: int = 0
-    clear_ids: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,19 +139,24 @@ class Deciders:
 
 
 def users_of_day(
-    request: DayRequest, history: History, eligible: BoolArray, may_receive: BoolArray | None = None
+    request: DayRequest,
+    policy: DayPolicy,
+    history: History,
+    eligible: BoolArray,
+    may_receive: BoolArray | None = None,
 ) -> tuple[DayUsers, Deciders]:
     """Return all users at a time, and what the agent sees of those whom it decides for; each user's part is its own.
 
     Args:
         request: What is decided.
+        policy: The policy that decides.
         history: What is known of the users, and earlier decisions.
         eligible: What may be sent to whom (U, sum of actions), before guardrails.
         may_receive: Which users may get messages yet (U,); None for all.
     """
     at = request.at
     history = known_at(history, at)
-    arm = assign_arms(history.user_ids, request.arms, history.users)
+    arm = assign_arms(history.user_ids, policy.arms, history.users)
     ended = history.observed_until < min(at, history.span[1])
     users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~ended)
     time = np.full(len(users), at, dtype=np.int64)
@@ -150,7 +166,7 @@ def users_of_day(
     # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
     mask &= allowed_actions(request.guardrails, history, users, time + 1)
     mask[~decides, 1:] = False
-    context = request.trained_with.features.at(history, users, time)
+    context = policy.trained_with.features.at(history, users, time)
     seen = Observations(context, mask, history.user_keys[users])
     found = DayUsers(
         user_ids=history.user_ids,

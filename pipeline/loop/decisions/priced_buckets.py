@@ -35,10 +35,17 @@ from crosschannel.histories import Buckets
 from crosschannel.histories.values.identifiers import order_of_ids
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.command_line import one_thread
-from crosschannel.pipeline.loop.deciding import DecidedDay, day_of_users, draw, no_decisions, note_binding
+from crosschannel.pipeline.loop.deciding import (
+    DecidedDay,
+    day_of_users,
+    draw,
+    no_decisions,
+    note_binding,
+    open_policy,
+)
 from crosschannel.pipeline.loop.decisions.bucket_lists import ListedBucket
 from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, DecidedUsers, look_at_bucket
-from crosschannel.pipeline.loop.decisions.day_users import DayRequest, DayUsers, users_of_day
+from crosschannel.pipeline.loop.decisions.day_users import DayPolicy, DayRequest, DayUsers, users_of_day
 from crosschannel.pipeline.loop.decisions.vote_files import VoteFiles, writing
 from crosschannel.pipeline.priced_votes import PricedVotes, Voting, blocks, find_prices
 from crosschannel.pipeline.pricing import check_priceable, price_table
@@ -127,7 +134,7 @@ class PricedBuckets:
     Attributes:
         buckets: The bucketed log.
         request: What is decided for every bucket.
-        day: The same, with what the policy has learned with.
+        policy: The policy that decides.
         looked_at: The buckets that were read.
         scratch: Folder for what is found of each user.
         passes: How functions run over buckets and blocks.
@@ -135,7 +142,7 @@ class PricedBuckets:
 
     buckets: Buckets
     request: BucketRequest
-    day: DayRequest
+    policy: DayPolicy
     looked_at: tuple[LookedAt, ...]
     scratch: Path
     passes: Passes
@@ -165,17 +172,19 @@ class PricedBuckets:
             (folder, chosen[place[start:end]])
             for folder, start, end in zip(folders, starts[:-1], starts[1:], strict=True)
         ]
-        return tuple(self.passes.run(partial(_day_of_bucket, day=self.day, prices=prices), items, "tables"))
+        tables = partial(_day_of_bucket, request=self.request.day, policy=self.policy, prices=prices)
+        return tuple(self.passes.run(tables, items, "tables"))
 
     def _at_prices(self, seen: SeenUsers, order: IntArray) -> tuple[Decisions, pd.DataFrame]:
         """Return what is decided for the users (n,) of an order, by their numbers, and the constraints' prices."""
-        request, modules, pace = self.request, self.buckets.modules, self.day.trained_with.pace
-        agent, constraints = _load_agent(request.run, modules, request.device), request.run.constraints
+        run, day, modules = self.request.run, self.request.day, self.buckets.modules
+        pace = self.policy.trained_with.pace
+        agent, constraints = _load_agent(run, modules, day.device), run.constraints
         with_slot = sum(one.with_slot for one in self.looked_at)
         budgets = budgets_at(constraints, with_slot, pace.period, pace.rates, pace.organic)
-        voting = Voting(constraints, pace.message_price, request.explore)
+        voting = Voting(constraints, pace.message_price, day.explore)
         files = VoteFiles.create(self.scratch / "votes", len(order), voting.of_block(agent, seen.of(order[:1])))
-        work = _BlockWork(run=request.run, device=request.device, modules=modules, seen=seen, files=files)
+        work = _BlockWork(run=run, device=day.device, modules=modules, seen=seen, files=files)
         items = [_Block(rows, order[rows]) for rows in blocks(len(order))]
 
         def votes_at(charged: FloatArray | None) -> PricedVotes:
@@ -184,7 +193,7 @@ class PricedBuckets:
             return files.read()
 
         _, prices = find_prices(votes_at, constraints, modules, budgets)
-        drawn = list(self.passes.run(partial(work.draw, request=self.day, prices=prices), items, "draws"))
+        drawn = list(self.passes.run(partial(work.draw, request=day, prices=prices), items, "draws"))
         chosen = Decisions(*(np.concatenate([getattr(one, f.name) for one in drawn]) for f in fields(Decisions)))
         return chosen, price_table(0, constraints, prices, budgets)
 
@@ -206,23 +215,13 @@ def look_at_buckets(
         InputError: If a bucket cannot be read.
         OutputError: If the folder cannot be written.
     """
-    run = request.run
-    _load_agent(run, buckets.modules, request.device)
-    trained_with = run.trained_with("policy")
-    agents.check_constraints(run.constraints, buckets.modules, trained_with.pace.rates)
-    day = DayRequest(
-        at=request.at,
-        trained_with=trained_with,
-        version=run.policy_version,
-        arms=run.config.arms,
-        guardrails=request.guardrails,
-        explore=request.explore,
-        seed=request.seed,
-        clear_ids=request.clear_ids,
-    )
+    agent, constraints, policy = open_policy(request.run, buckets.modules, request.day.device)
+    check_priceable(agent, constraints)
     items = [(bucket, scratch / bucket.path.name) for bucket in listed]
-    found = tuple(passes.run(partial(_look_at, request=request, day=day), items, "reading buckets"))
-    return PricedBuckets(buckets=buckets, request=request, day=day, looked_at=found, scratch=scratch, passes=passes)
+    found = tuple(passes.run(partial(_look_at, request=request, policy=policy), items, "reading buckets"))
+    return PricedBuckets(
+        buckets=buckets, request=request, policy=policy, looked_at=found, scratch=scratch, passes=passes
+    )
 
 
 def _load_agent(run: Run, modules: ActionSpace, device: str) -> PriceableAgent:
@@ -237,11 +236,11 @@ def _load_agent(run: Run, modules: ActionSpace, device: str) -> PriceableAgent:
     return agent
 
 
-def _look_at(item: tuple[ListedBucket, Path], request: BucketRequest, day: DayRequest) -> LookedAt:
+def _look_at(item: tuple[ListedBucket, Path], request: BucketRequest, policy: DayPolicy) -> LookedAt:
     """Read a bucket, and write what its users look like into a folder."""
     bucket, folder = item
     history, eligible, receive, shown = look_at_bucket(bucket, request)
-    users, deciders = users_of_day(day, history, eligible, receive)
+    users, deciders = users_of_day(request.day, policy, history, eligible, receive)
     seen = deciders.seen
     assert seen.users is not None  # `users_of_day` knows them
     with writing(folder):
@@ -252,7 +251,9 @@ def _look_at(item: tuple[ListedBucket, Path], request: BucketRequest, day: DayRe
     return LookedAt(folder, users.user_ids[users.users[users.decides]], int(deciders.has_slot.sum()), shown)
 
 
-def _day_of_bucket(item: tuple[Path, Decisions], day: DayRequest, prices: pd.DataFrame | None) -> DecidedDay:
+def _day_of_bucket(
+    item: tuple[Path, Decisions], request: DayRequest, policy: DayPolicy, prices: pd.DataFrame | None
+) -> DecidedDay:
     """Return a bucket's part of the day, given what is decided for its users."""
     folder, chosen = item
-    return day_of_users(day, DayUsers.read(folder), chosen, prices)
+    return day_of_users(request, policy, DayUsers.read(folder), chosen, prices)

@@ -105,7 +105,8 @@ class LogParts:
         if self.scratch is None:
             return self
         keys = self.user_keys[np.any([self.in_sample(time) for time in times], axis=0)]
-        folders = self.passes.run(_WriteSample(keys, self.scratch), list(enumerate(self.parts)), "a sample of users")
+        write = partial(_write_sample, keys=keys, folder=self.scratch)
+        folders = self.passes.run(write, list(enumerate(self.parts)), "a sample of users")
         sampled = merge([read_columns(folder) for folder in folders], by_value=self.by_value)
         return replace(self, sampled=sampled)
 
@@ -122,13 +123,9 @@ def _opened(part: Part) -> History:
     return part if isinstance(part, History) else read_columns(part)
 
 
-@dataclass(frozen=True)
-class _WriteSample:
-    keys: UIntArray
-    folder: Path
-
-    def __call__(self, numbered: tuple[int, Part]) -> Path:
-        number, part = numbered
-        history, folder = _opened(part), self.folder / f"sample-{number:05d}"
-        write_columns(history.select_users(np.isin(history.user_keys, self.keys)), folder, decides=True)
-        return folder
+def _write_sample(numbered: tuple[int, Part], keys: UIntArray, folder: Path) -> Path:
+    """Write the columns of the users with some keys below a folder; return where they are."""
+    number, part = numbered
+    history, target = _opened(part), folder / f"sample-{number:05d}"
+    write_columns(history.select_users(np.isin(history.user_keys, keys)), target, decides=True)
+    return target

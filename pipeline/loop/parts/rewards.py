@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,17 +20,11 @@ from crosschannel.pipeline.cost_counts import CostCounts, arms_began
 from crosschannel.pipeline.loop.parts.log import LogParts
 from crosschannel.pipeline.pricing import LogPace
 from crosschannel.reward import DidReward, RewardFrame, make_reward
-from crosschannel.reward.buckets.passes import (
-    FirstSums,
-    FittedRewards,
-    Measuring,
-    Pricing,
-    SecondSums,
-    first_sums,
-    goals_to_measure,
-    second_sums,
-)
+from crosschannel.reward.buckets import passes
+from crosschannel.reward.buckets.passes import FittedRewards, goals_to_measure
 from crosschannel.reward.measurement.amounts import largest_amounts
+
+Result = TypeVar("Result")
 
 
 class RowsAreMissing(Exception):
@@ -114,38 +110,35 @@ class Counts:
 
 def count(config: Config, log: LogParts, memory: Memory) -> Counts:
     """Make the first pass over what the parts of a log remember; where there are arms, one for the time before them."""
-    found = reduce(add, log.run(_Count(config, memory), "largest amounts"))
+    found = reduce(add, _over_recent(log, memory, partial(_count, config=config), "largest amounts"))
     if found.usual is None:
         return found
-    before = reduce(add, log.run(_Before(config, memory, found.began), "cost events before there were arms"))
-    return replace(found, usual=before + found.usual)
+    before = partial(_count_before, config=config, began=found.began)
+    usual = reduce(add, _over_recent(log, memory, before, "cost events before there were arms"))
+    return replace(found, usual=usual + found.usual)
 
 
-@dataclass(frozen=True)
-class _Count:
-    config: Config
-    memory: Memory
-
-    def __call__(self, part: History) -> Counts:
-        recent, reward = self.memory.recent(self.memory.past(part)), self.config.reward
-        events, window = _cost_events(self.config), duration(reward.post)
-        return Counts(
-            largest=largest_amounts(goals_to_measure(reward), recent),
-            everybody=CostCounts.of(recent, events, window),
-            usual=CostCounts.in_arm(recent, events, window),
-            began=arms_began(recent),
-        )
+def _over_recent(log: LogParts, memory: Memory, function: Callable[[History], Result], what: str) -> Iterator[Result]:
+    """Return what a function finds in what each part of a log remembers."""
+    return log.run(partial(_on_recent, memory=memory, function=function), what)
 
 
-@dataclass(frozen=True)
-class _Before:
-    config: Config
-    memory: Memory
-    began: int
+def _on_recent(part: History, memory: Memory, function: Callable[[History], Result]) -> Result:
+    return function(memory.recent(memory.past(part)))
 
-    def __call__(self, part: History) -> CostCounts:
-        recent, window = self.memory.recent(self.memory.past(part)), duration(self.config.reward.post)
-        return CostCounts.before(recent, _cost_events(self.config), window, self.began)
+
+def _count(recent: History, config: Config) -> Counts:
+    events, window = _cost_events(config), duration(config.reward.post)
+    return Counts(
+        largest=largest_amounts(goals_to_measure(config.reward), recent),
+        everybody=CostCounts.of(recent, events, window),
+        usual=CostCounts.in_arm(recent, events, window),
+        began=arms_began(recent),
+    )
+
+
+def _count_before(recent: History, config: Config, began: int) -> CostCounts:
+    return CostCounts.before(recent, _cost_events(config), duration(config.reward.post), began)
 
 
 def fit_rewards(config: Config, log: LogParts, memory: Memory, sample: History, largest: FloatArray) -> Rewards:
@@ -164,27 +157,7 @@ def fit_rewards(config: Config, log: LogParts, memory: Memory, sample: History, 
     if config.reward.kind != DidReward.name:
         assert len(log.parts) == 1  # other kinds are not for buckets
         return OwnRewards(config)
-    measuring = Measuring.fit(sample, config.reward, largest)
-    pricing = Pricing.fit(measuring, reduce(add, log.run(_First(measuring, memory), "rewards, pass 1")))
-    return FittedRewards.fit(pricing, reduce(add, log.run(_Second(pricing, memory), "rewards, pass 2")))
-
-
-@dataclass(frozen=True)
-class _First:
-    measuring: Measuring
-    memory: Memory
-
-    def __call__(self, part: History) -> FirstSums:
-        return first_sums(self.memory.recent(self.memory.past(part)), self.measuring)
-
-
-@dataclass(frozen=True)
-class _Second:
-    pricing: Pricing
-    memory: Memory
-
-    def __call__(self, part: History) -> SecondSums:
-        return second_sums(self.memory.recent(self.memory.past(part)), self.pricing)
+    return passes.fit_rewards(sample, config.reward, largest, partial(_over_recent, log, memory))
 
 
 def pace_of(config: Config, counts: Counts, sample: History) -> LogPace:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import numpy as np
@@ -40,7 +40,8 @@ def survey(log: LogParts, first: int, every: int, count: int, known: int = 0) ->
         count: Number of slots.
         known: Number of first slots whose digests are known.
     """
-    found = reduce(add, log.run(_Look(first, every, count, known), "digests of days"))
+    look = partial(_look, first=first, every=every, count=count, known=known)
+    found = reduce(add, log.run(look, "digests of days"))
     h = log.shared
     common = repr((h.modules.to_dict(), h.event_names, h.churn_events, h.ties)).encode()
     named = (hashlib.blake2b(one.encode() + common, digest_size=16).hexdigest() for one in digests(found.users))
@@ -59,17 +60,9 @@ class _Found:
         return _Found(self.days + other.days, self.users + other.users, self.decided | other.decided)
 
 
-@dataclass(frozen=True)
-class _Look:
-    first: int
-    every: int
-    count: int
-    known: int
-
-    def __call__(self, history: History) -> _Found:
-        times = self.first + self.every * np.arange(self.count + 1)
-        return _Found(
-            days=words_by_day(history, self.first, self.every, self.count, self.known),
-            users=words_of_users(history, times),
-            decided=frozenset(np.unique((history.decisions.time - self.first) // self.every).tolist()),
-        )
+def _look(history: History, first: int, every: int, count: int, known: int) -> _Found:
+    return _Found(
+        days=words_by_day(history, first, every, count, known),
+        users=words_of_users(history, first + every * np.arange(count + 1)),
+        decided=frozenset(np.unique((history.decisions.time - first) // every).tolist()),
+    )

@@ -23,7 +23,6 @@ from crosschannel.reward.effects.checks.hours_before import has_fine_times, outc
 from crosschannel.reward.effects.diagnostics import divided_controls, holdout_outcomes, in_held_out_arms
 from crosschannel.reward.effects.estimates import (
     GROUPINGS,
-    AttributeGroups,
     TreatmentEffects,
     name_of_period,
     of_action,
@@ -37,6 +36,7 @@ from crosschannel.reward.effects.event_study import (
     moved_outcomes,
     windows_of_days,
 )
+from crosschannel.reward.effects.groups import AttributeGroups
 from crosschannel.reward.measurement.outcomes import Outcomes, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
 from crosschannel.reward.models import DidReward, FittedDid

@@ -10,10 +10,10 @@ from operator import add
 import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.core.exact_sums import ExactSums
 from crosschannel.reward.buckets.cells import MergedCells
 from crosschannel.reward.controls import CellMeans, find
 from crosschannel.reward.effects.estimates import Effect
+from crosschannel.reward.exact_sums import ExactSums
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes
 from crosschannel.reward.models import FittedDid

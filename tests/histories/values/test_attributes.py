@@ -18,7 +18,7 @@ from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.tables import TableMapping, TableSource, read_tables
 from crosschannel.histories.values.attributes import UserEncoding, attribute_text
-from crosschannel.reward.effects.estimates import attribute_groups
+from crosschannel.reward.effects.groups import attribute_groups
 
 USERS = 60
 INCOME = [round(1000 + 37.25 * i, 2) for i in range(USERS)]

@@ -26,7 +26,7 @@ from crosschannel.programs import effects
 from crosschannel.programs.effects import main
 from crosschannel.reward import make_reward
 from crosschannel.reward.effects import EffectsRequest, EventTimes, effects_report
-from crosschannel.reward.measurement.outcomes import least_uncensored
+from crosschannel.reward.measurement.censoring import least_uncensored
 from tests import ROOT
 from tests.reward.simulated import simulate
 

@@ -12,7 +12,7 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.buckets import leaf_of
 from crosschannel.histories.history import History
-from crosschannel.histories.logs import take_rows
+from crosschannel.histories.logs import NO_MESSAGE, take_rows
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.facts import Facts, add_facts
@@ -83,7 +83,17 @@ def test_facts_add_up() -> None:
     assert one.sent == HISTORY.modules.sends(HISTORY.decisions.actions).sum()
 
 
-@pytest.mark.parametrize("what", ["time", "value", "event", "action", "propensity", "user", "attribute", "row"])
+def with_messages(rng: np.random.Generator) -> History:
+    """The same log, in which some events name the first decision of their user."""
+    d, e = HISTORY.decisions, HISTORY.events
+    first = np.searchsorted(d.user, e.user)
+    named = (rng.random(len(e)) < 0.01) & (d.user[np.minimum(first, len(d) - 1)] == e.user)
+    return replace(HISTORY, events=replace(e, message=np.where(named, first, NO_MESSAGE)))
+
+
+@pytest.mark.parametrize(
+    "what", ["time", "value", "event", "message", "action", "propensity", "user", "attribute", "row"]
+)
 def test_every_change_of_a_log_changes_its_fingerprint(what: str) -> None:
     d, e, users = HISTORY.decisions, HISTORY.events, HISTORY.users
     assert users is not None
@@ -105,6 +115,9 @@ def test_every_change_of_a_log_changes_its_fingerprint(what: str) -> None:
     elif what in ("time", "value", "event"):
         value = {"time": e.time[11] + 1, "value": 7.5, "event": (e.event[11] + 1) % len(HISTORY.event_names)}[what]
         history = replace(HISTORY, events=replace(e, **{what: changed(getattr(e, what), value)}))
+    elif what == "message":
+        history = with_messages(np.random.default_rng(0))
+        assert facts_of(1, history) == facts_of(4, history)
     elif what == "action":
         history = replace(HISTORY, decisions=replace(d, actions=changed(d.actions, (d.actions[11] + 1) % 2)))
     else:

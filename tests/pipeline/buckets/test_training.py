@@ -195,7 +195,7 @@ def taught_in_memory(config: Config, data: TrainingData) -> agents.Agent:
     assert parts is not None
     kept = parts.select(rows)
     decisions = split.history.decisions
-    agent = agents.make_agent(modules=data.history.modules, device="cpu", **agent_spec(config, data))
+    agent = agents.make_agent(modules=data.history.modules, device="cpu", **agent_spec(config, data.features))
     agent.observe(
         agents.Batch(
             observations=split.observations[rows],

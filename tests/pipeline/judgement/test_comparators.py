@@ -26,7 +26,7 @@ from crosschannel.pipeline.judgement.constants import (
 from crosschannel.pipeline.judgement.evidence import evidence_of
 from crosschannel.pipeline.judgement.gating import cost_events
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder
-from crosschannel.pipeline.judgement.judging import nothing_notes
+from crosschannel.pipeline.judgement.notes import nothing_notes
 from crosschannel.pipeline.judgement.records import Comparator
 from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.judgement.tables import comparators_table
@@ -147,7 +147,7 @@ def explained(users=1500, **settings):
     }
     config = pipeline.load_config(SMALL[1], values | settings)
     data = pipeline.prepare(config)
-    agent = agents.make_agent(modules=data.history.modules, device="cpu", **pipeline.agent_spec(config, data))
+    agent = agents.make_agent(modules=data.history.modules, device="cpu", **pipeline.agent_spec(config, data.features))
     return config, data, agent, pipeline.explain_policy(config, data, agent)
 
 

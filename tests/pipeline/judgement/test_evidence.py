@@ -12,7 +12,7 @@ from crosschannel.core import ActionSpace, ConfigError, Module
 from crosschannel.core.times import DAY, WEEK
 from crosschannel.evaluation import CalibrationBin, WeightBin, calibration_bins, weight_bins
 from crosschannel.pipeline.judgement.evidence import action_shares, expected_of_actions, shares_by_period
-from crosschannel.pipeline.judgement.evidence_records import ActionShare, EventBin, Evidence
+from crosschannel.pipeline.judgement.records import ActionShare, EventBin, Evidence
 
 MODULES = ActionSpace([Module("channel", ("none", "email")), Module("tone", ("plain", "warm"))])
 ACTIONS = np.array([[0, 0], [1, 0], [1, 1], [1, 1]])

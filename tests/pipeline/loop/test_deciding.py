@@ -13,6 +13,7 @@ from crosschannel.histories import Arms, Guardrails, History, assign_arms
 from crosschannel.histories.logs import take_rows
 from crosschannel.histories.readers.sources import concat_decisions
 from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day, rolled_out
+from crosschannel.pipeline.loop.decisions.day_users import DayRequest
 from crosschannel.pipeline.run_folder import Run
 from tests.pipeline.loop.samples import START, daily_log
 
@@ -29,9 +30,9 @@ def everything(history: History) -> np.ndarray:
     return np.ones((history.n_users, history.modules.total), dtype=bool)
 
 
-def decide(trained: Path, history: History, arms: Arms = ARMS, guardrails: Guardrails | None = None, **options):
+def decide(trained: Path, history: History, arms: Arms = ARMS, may_receive: np.ndarray | None = None, **options):
     run = run_with(trained, arms)
-    return decide_day(run, history, AT, everything(history), guardrails or Guardrails(), **options)
+    return decide_day(run, history, DayRequest(AT, **options), everything(history), may_receive)
 
 
 def row_of(day: DecidedDay) -> pd.DataFrame:
@@ -74,7 +75,7 @@ def test_users_who_could_be_sent_nothing_are_counted_by_reason(trained):
     agents = assign_arms(history.user_ids, ARMS) == "agent"
     assert decide(trained, history).summary["without_choice"] == {"churned": 0, "not eligible": 0, "guardrails": 0}
     for guardrails in (Guardrails(), limits):
-        day = decide_day(run_with(trained), churned, AT, eligible, guardrails)
+        day = decide_day(run_with(trained), churned, DayRequest(AT, guardrails), eligible)
         table = row_of(day)
         closed = int(((table.arm == "agent") & (table.eligible_channel == "none")).sum())
         counts = day.summary["without_choice"]
@@ -102,7 +103,7 @@ def test_draws_follow_the_stated_probabilities_and_differ_by_day_and_seed(traine
     n = len(tables) * len(tables[0])
     assert abs(sent.mean() - p_send) < 5 * np.sqrt(0.25 / n)
     assert (tables[0].channel != tables[1].channel).any()
-    later = decide_day(run, history, AT + DAY, everything(history), Guardrails()).decisions
+    later = decide_day(run, history, DayRequest(AT + DAY), everything(history)).decisions
     assert (later.channel.to_numpy() != tables[0].channel.to_numpy()).any()
     again = decide(trained, history, Arms(), seed=0)
     pd.testing.assert_frame_equal(row_of(again), tables[0])

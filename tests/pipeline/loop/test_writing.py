@@ -12,9 +12,10 @@ from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.histories import Arms
 from crosschannel.histories.readers.decided.days import SUMMARY_FILE, decided_days, draft_of, replaced_of
 from crosschannel.pipeline import UsageError
-from crosschannel.pipeline.loop import deciding
+from crosschannel.pipeline.loop import writing
 from crosschannel.pipeline.loop.day_summaries import check_same_arms, compare_counts, previous_day, read_summary
-from crosschannel.pipeline.loop.deciding import DecidedDay, write_day
+from crosschannel.pipeline.loop.deciding import DecidedDay
+from crosschannel.pipeline.loop.writing import write_day
 from crosschannel.pipeline.run_files import RunLock
 
 
@@ -59,7 +60,7 @@ class Countdown:
     def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for owner, name in (
             *((Path, name) for name in ("mkdir", "rename")),
-            *((deciding, name) for name in ("_flush", "_remove", "write_json")),
+            *((writing, name) for name in ("_flush", "_remove", "write_json")),
             (pd.DataFrame, "to_parquet"),
         ):
             monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))

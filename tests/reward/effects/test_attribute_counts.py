@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.reward.effects.estimates import (
+from crosschannel.reward.effects.groups import (
     MAX_ATTRIBUTE_GROUPS,
     QUANTILE_GROUPS,
     AttributeGroups,

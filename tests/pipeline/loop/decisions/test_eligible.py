@@ -12,8 +12,10 @@ import pytest
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories import Arms, Guardrails, History, read_history, write_history
 from crosschannel.histories.logs import take_rows
-from crosschannel.pipeline.loop.deciding import decide_day, write_day
+from crosschannel.pipeline.loop.deciding import decide_day
+from crosschannel.pipeline.loop.decisions.day_users import DayRequest
 from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails, own_decisions
+from crosschannel.pipeline.loop.writing import write_day
 from crosschannel.pipeline.run_folder import Run
 from tests.pipeline.loop.samples import START, daily_log
 
@@ -31,7 +33,7 @@ def days_of(trained: Path, log: Path, out: Path, days: int, guardrails: Guardrai
         eligible = eligible_before_guardrails(history, at, out if out.exists() else None)[0]
         if given is not None and k == 0:
             eligible = given(history)
-        day = decide_day(run, history, at, eligible, guardrails)
+        day = decide_day(run, history, DayRequest(at, guardrails), eligible)
         write_day(out, day)
         tables.append(day.decisions.set_index("user_id"))
     return tables

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosschannel.core.sorting import argsort_by_user_and_time
+from crosschannel.histories.sorting import argsort_by_user_and_time
 
 
 @settings(max_examples=60, deadline=None)
