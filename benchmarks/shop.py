@@ -165,7 +165,7 @@ class Shop:
         out = pd.DataFrame(columns).assign(time=FIRST + pd.Timedelta(days=day))
         for m, (name, names) in enumerate((("channel", CHANNELS), ("offer", OFFERS), ("tone", TONES))):
             chosen = np.array(names, dtype=object)[actions[:, m]]
-            out[name] = chosen if m == 0 else np.where(sent, chosen, None)
+            out[name] = chosen if m == 0 else np.where(sent, chosen, "")
             out[f"propensity_{name}"] = np.where(sent | (m == 0), CHANCES[m][actions[:, m]], 1.0)
         return out
 

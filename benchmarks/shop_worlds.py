@@ -99,12 +99,12 @@ def ridge_choices(shop: Shop, outcome: FloatArray, x: FloatArray, now: FloatArra
     rest = y - Ridge(10.0).fit(usual[~sent], y[~sent]).predict(usual)
     model = RidgeCV(alphas=PENALTIES, fit_intercept=False).fit(products(flat[sent], actions[sent]), rest[sent])
     values = [model.predict(products(now, np.tile(action, (len(now), 1)))) for action in EVERY]
-    return EVERY[np.argmax(values, axis=0)]
+    return np.asarray(EVERY[np.argmax(values, axis=0)])
 
 
 def codes(column: pd.Series[Any], names: Sequence[str]) -> IntArray:
     """Return the codes of names (n,), 0 where there is none."""
-    return column.map({name: code for code, name in enumerate(names)}).fillna(0).to_numpy(dtype=np.int64)
+    return np.asarray(column.map({name: code for code, name in enumerate(names)}).fillna(0), dtype=np.int64)
 
 
 def amounts(shop: Shop) -> dict[str, FloatArray]:
@@ -146,17 +146,15 @@ def by_ridge(shop: Shop) -> Iterator[tuple[str, IntArray]]:
     yield "ridge on priced visits", ridge_choices(shop, visits * price, x, x[-1])
 
 
-def rows_of(world: str, users: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Yield the row of each policy in one world."""
-    shop = Shop(world, users, DAYS, seed)
-    every = np.stack([shop.value(np.tile(action, (users, 1))) for action in EVERY], 1)
-    row = partial(dict, world=world, users=users, seed=seed)
-    yield row(policy="oracle", value=every.max(1).mean())
-    yield row(policy="best constant", value=every.mean(0).max())
+def values_of(shop: Shop) -> Iterator[tuple[str, float]]:
+    """Yield each policy and its true value per decision."""
+    every = np.stack([shop.value(np.tile(action, (shop.users, 1))) for action in EVERY], 1)
+    yield "oracle", float(every.max(1).mean())
+    yield "best constant", float(every.mean(0).max())
     for way in AGENTS:
-        yield row(policy=way, value=shop.value(learned(shop, way)).mean())
+        yield way, float(shop.value(learned(shop, way)).mean())
     for name, actions in by_ridge(shop):
-        yield row(policy=name, value=shop.value(actions).mean())
+        yield name, float(shop.value(actions).mean())
 
 
 def page(command: str, rows: pd.DataFrame) -> str:
@@ -165,7 +163,7 @@ def page(command: str, rows: pd.DataFrame) -> str:
     oracle = rows[rows["policy"] == "oracle"].set_index(["world", "users", "seed"])["value"]
     share = rows["value"] / oracle.reindex(pd.MultiIndex.from_frame(rows[["world", "users", "seed"]])).to_numpy()
     table = rows.assign(share=share).pivot_table(index="policy", columns=["world", "users"], values="share", sort=False)
-    names = [f"`{world}`, {users:,} users" for world, users in table.columns]
+    names = [f"`{column[0]}`, {column[1]:,} users" for column in table.columns.to_list()]
     lines = [f"```\n{command}\n```\n", f"| policy | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     lines += [
         f"| {policy} | {' | '.join(f'{value:.2f}' for value in line)} |"
@@ -187,7 +185,8 @@ def main() -> None:
     for world in chosen.worlds:
         for users in chosen.users:
             for seed in chosen.seeds:
-                rows = pd.DataFrame(rows_of(world, users, seed))
+                found = pd.DataFrame(values_of(Shop(world, users, DAYS, seed)), columns=["policy", "value"])
+                rows = found.assign(world=world, users=users, seed=seed)
                 add_rows(rows, chosen.output, ["world", "users", "seed", "policy"], partial(page, command))
                 print(rows.to_string(index=False), flush=True)
 
