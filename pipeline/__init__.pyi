@@ -34,7 +34,6 @@ from .loop.decisions.delivery import delivered_share as delivered_share
 from .loop.decisions.explaining import Explanation as Explanation
 from .loop.decisions.explaining import explain_decision as explain_decision
 from .loop.writing import write_day as write_day
-from .monitoring import Monitor as Monitor
 from .planning import plan as plan
 from .pricing import LogPace as LogPace
 from .pricing import check_priceable as check_priceable
@@ -53,6 +52,7 @@ from .run_folder import Run as Run
 from .training.callbacks import Callback as Callback
 from .training.callbacks import Callbacks as Callbacks
 from .training.callbacks import Training as Training
+from .training.monitoring import Monitor as Monitor
 
 __all__ = [
     "Callback",

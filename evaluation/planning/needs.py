@@ -34,17 +34,18 @@ EXPLORATION_GRID = np.linspace(0.0, 1.0, 51)
 class WeightMoments:
     r"""Second moments of the importance weights that a policy would have on a log, by factor of the content.
 
-    With a factor's second moment :math:`S_f = E_\mu[\prod_{m \in f} w_m^2]`, given that a message is sent, and that of
-    the channel :math:`\kappa = E_\mu[w_c^2]`, split into messages and slots at which nothing is sent:
+    With the second moment of the channel, :math:`\kappa = E_\mu[w_c^2]`, split into messages and slots at which nothing
+    is sent, and that of a factor, :math:`S_f`, to which a message counts as the square of its channel's weight:
 
     .. math::
+        S_f = \frac{E_\mu[1[sent] \, w_c^2 \prod_{m \in f} w_m^2]}{\kappa_{sent}}, \qquad
         D_{joint} = \kappa_{none} + \kappa_{sent} \prod_f S_f, \qquad
         D_1 = \kappa_{none} + \kappa_{sent} \Big( 1 + \sum_f (S_f - 1) \Big)
 
     Factors are those of the interaction ladder (`find_factors`): modules that are drawn together, or a single one.
     Where all are one factor, D_1 is D_joint, as order 1 is then the weight of the whole action. n decisions are worth
-    n / D equally weighted ones. Assumption: a factor's second moment does not depend on the context or on the other
-    factors' choices, so that each is a mean over all messages.
+    n / D equally weighted ones. Assumption: a factor's weights depend neither on the context nor on the other factors'
+    choices, so that second moments multiply.
 
     Attributes:
         nothing: Second moment of the channel's weight over slots at which nothing is sent, as a share of all.

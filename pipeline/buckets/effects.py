@@ -18,8 +18,14 @@ from crosschannel.histories.history import History
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.facts import Facts
 from crosschannel.pipeline.buckets.passes import Passes
-from crosschannel.pipeline.buckets.reading import BucketedLog, summary
-from crosschannel.pipeline.buckets.sampled import ALL, SampledBucket, merge_samples, sampled_buckets
+from crosschannel.pipeline.buckets.reading import (
+    ALL,
+    BucketedLog,
+    SampledBucket,
+    merge_samples,
+    sampled_buckets,
+    summary,
+)
 from crosschannel.pipeline.building import check_log
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.reading import with_declared

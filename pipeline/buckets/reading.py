@@ -30,7 +30,8 @@ FACTS_FILE = "facts.json"
 COMMON = "common"
 SAMPLE_SALT = 0x73616D706C65
 OVERSAMPLING = 1.1
-TRAIN, SAMPLE = "train", "sample"
+#: Below the folder of a bucket: columns of its training users, of its users in the sample, and of all.
+TRAIN, SAMPLE, ALL = "train", "sample", "all"
 
 
 def reads_buckets(config: Config) -> bool:
@@ -228,3 +229,41 @@ def summary(log: BucketedLog) -> str:
         f"{counted(len(log.sample.event_names), 'kind')}"
     )
     return "\n".join((line, *log.sample.notes))
+
+
+@dataclass(frozen=True)
+class SampledBucket:
+    """One bucket that is read for all of its users, and for a sample of them.
+
+    Attributes:
+        path: The bucket.
+        folder: Where its columns are written.
+        config: The configuration.
+        share: Share of the users who are in the sample.
+    """
+
+    path: Path
+    folder: Path
+    config: Config
+    share: float
+
+    def write_sample(self, history: History) -> None:
+        """Write the columns of those of the bucket's users who are in the sample."""
+        chosen = in_sample(history.user_keys, self.share, SAMPLE_SALT)
+        write_columns(history.select_users(chosen), self.folder / SAMPLE, decides=True)
+
+
+def sampled_buckets(buckets: Buckets, config: Config, scratch: Path, most: int) -> list[SampledBucket]:
+    """Return what is to be read of each bucket, with columns below a folder, for a sample of `most` users or none."""
+    share = share_of_sample(most, buckets.manifest.counts["users"]) if most else 0.0
+    return [SampledBucket(path, scratch / path.name, config, share) for path in buckets.paths]
+
+
+def merge_samples(folders: Sequence[Path], buckets: Buckets, most: int) -> History:
+    """Return the history of at most `most` users, those with the smallest hashes, of the samples of all buckets."""
+    found = merge_columns([folder / SAMPLE for folder in folders], buckets)
+    if found.n_users <= most:
+        return found
+    chosen = np.zeros(found.n_users, dtype=bool)
+    chosen[order_of_sample(found)[:most]] = True
+    return found.select_users(chosen)

@@ -26,7 +26,6 @@ from crosschannel.pipeline.command_line import logger, resumable
 from crosschannel.pipeline.configuration import Config, read_config, write_config
 from crosschannel.pipeline.judgement.judging import explain_policy, judge
 from crosschannel.pipeline.judgement.validation import Validation
-from crosschannel.pipeline.monitoring import Monitor
 from crosschannel.pipeline.pricing import check_priceable, price_messages
 from crosschannel.pipeline.report.model_card import write_model_card
 from crosschannel.pipeline.run_files import (
@@ -37,6 +36,7 @@ from crosschannel.pipeline.run_files import (
     scratch_folder,
 )
 from crosschannel.pipeline.run_folder import Run, check_run_folder
+from crosschannel.pipeline.training.monitoring import Monitor
 from crosschannel.reward.buckets.passes import check_kind, fit_rewards
 
 #: What a run that was interrupted has kept of its log, in its folder; it is removed at the end.

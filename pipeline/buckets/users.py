@@ -29,8 +29,7 @@ from crosschannel.histories.observation.goal_events import goal_notes
 from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.passes import Passes
-from crosschannel.pipeline.buckets.reading import merge_columns
-from crosschannel.pipeline.buckets.sampled import ALL, SampledBucket, merge_samples, sampled_buckets
+from crosschannel.pipeline.buckets.reading import ALL, SampledBucket, merge_columns, merge_samples, sampled_buckets
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 from crosschannel.pipeline.reading import with_declared

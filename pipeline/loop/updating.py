@@ -29,8 +29,7 @@ from crosschannel.pipeline.loop.parts.surveying import survey
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.settings import last_refit
 from crosschannel.pipeline.loop.states import States, is_extendable
-from crosschannel.pipeline.report.model_card import Learned as Words
-from crosschannel.pipeline.report.model_card import rewrite_model_card
+from crosschannel.pipeline.report.model_card import LearnedFrom, rewrite_model_card
 from crosschannel.pipeline.run_files import RunLock, TrainedWith
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.reward import Reason, make_reward
@@ -217,7 +216,7 @@ def learn_from_parts(
         late=states.late,
         missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
-    policies.note(version, asdict(Words(done.of_policy(), in_words)))
+    policies.note(version, asdict(LearnedFrom(done.of_policy(), in_words)))
     policies.use(version)
     policies.prune(config.update.keep)
     rewrite_model_card(replace(run, version=version), fingerprint)

@@ -35,7 +35,7 @@ STATUS = (
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedFrom:
     """What an update learned from, for the card of the policy that it wrote.
 
     Attributes:
@@ -66,7 +66,7 @@ def write_model_card(
         OutputError: If the file cannot be written.
     """
     kept = None if run.version is None else Policies(run.path).noted(run.version)
-    learned = None if kept is None else Learned(**kept)
+    learned = None if kept is None else LearnedFrom(**kept)
     with replacing((folder or run.path) / MODEL_CARD) as draft:
         draft.write_text(model_card(run, result, learned, fingerprint), encoding="utf-8")
 
@@ -78,7 +78,7 @@ def rewrite_model_card(run: Run, fingerprint: str | None = None) -> None:
 
 
 def model_card(
-    run: Run, result: EvaluationResult | None, learned: Learned | None = None, fingerprint: str | None = None
+    run: Run, result: EvaluationResult | None, learned: LearnedFrom | None = None, fingerprint: str | None = None
 ) -> str:
     """Return the model card of a run as Markdown: see `write_model_card`."""
     config = run.config
@@ -113,7 +113,7 @@ def model_card(
     )
 
 
-def _learned(run: Run, result: EvaluationResult | None, learned: Learned | None) -> Iterator[str]:
+def _learned(run: Run, result: EvaluationResult | None, learned: LearnedFrom | None) -> Iterator[str]:
     """Yield what a policy of an update has learned, and that the evaluation is not of it."""
     if learned is not None:
         yield learned.text

@@ -170,7 +170,7 @@ def placebo_on_holdout(fitted: TreatmentEffects, history: History) -> Check | No
     the user's activity was about to change: such decisions are not valid controls of the treated either. None where no
     arm is held out.
     """
-    held = held_out(fitted, history)
+    held = rows_held_out(fitted, history)
     if fitted.model.name in WITHOUT_CONTROLS or not held.any():
         return None
     return check_placebo_on_holdout(holdout_placebo(fitted, held))
@@ -184,7 +184,7 @@ def check_placebo_on_holdout(effect: Effect) -> Check:
     return _zero_check(name, effect, "users held out, as if sent to")
 
 
-def held_out(fitted: TreatmentEffects, history: History) -> BoolArray:
+def rows_held_out(fitted: TreatmentEffects, history: History) -> BoolArray:
     """Return the decisions (n,) of the arms held out: those that the spec names, or else those without any message.
 
     A decision without an arm belongs to none.

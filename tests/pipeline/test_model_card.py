@@ -13,7 +13,7 @@ from crosschannel.evaluation import headline
 from crosschannel.evaluation.report.markdown import code, inline
 from crosschannel.histories import Arms, Goal, Guardrails
 from crosschannel.pipeline import Config
-from crosschannel.pipeline.report.model_card import Learned, model_card
+from crosschannel.pipeline.report.model_card import LearnedFrom, model_card
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.sections.history import HistoryConfig
 from tests.evaluation.report.samples import identified, not_identified
@@ -106,7 +106,7 @@ def test_constraints_have_their_limits_also_before_they_are_judged():
 
 
 def test_the_card_of_an_update_says_that_its_values_are_of_another_policy():
-    learned = Learned("policy abc: learned from 12 decisions", "shop: 3 users\nnote")
+    learned = LearnedFrom("policy abc: learned from 12 decisions", "shop: 3 users\nnote")
     text = card(result("hold", identified()), learned=learned, version="abcdefabcdef")
     assert "Version in use: `abcdefabcdef` (from an update)" in text
     assert "learned from 12 decisions" in text

@@ -80,7 +80,7 @@ class LogParts:
         """
         return self.passes.run(partial(_on_opened, function=function), self.parts, what)
 
-    def in_sample(self, time: int) -> BoolArray:
+    def sampled_users(self, time: int) -> BoolArray:
         """Mark the users (U,) of the sample at a time: of those observed before it, the ones with the smallest hashes.
 
         Later users do not change it, so that what is learned is a function of what the log held by then.
@@ -96,7 +96,7 @@ class LogParts:
     def sample(self, time: int) -> History:
         """Return the history of the sample as it was at a time."""
         assert self.sampled is not None  # whoever made the parts has read it
-        keys = self.user_keys[self.in_sample(time)]
+        keys = self.user_keys[self.sampled_users(time)]
         chosen = np.isin(self.sampled.user_keys, keys)
         return until(self.sampled if chosen.all() else self.sampled.select_users(chosen), time)
 
@@ -104,7 +104,7 @@ class LogParts:
         """Return the log with what `sample` needs at some times, which is read where parts are on disk."""
         if self.scratch is None:
             return self
-        keys = self.user_keys[np.any([self.in_sample(time) for time in times], axis=0)]
+        keys = self.user_keys[np.any([self.sampled_users(time) for time in times], axis=0)]
         write = partial(_write_sample, keys=keys, folder=self.scratch)
         folders = self.passes.run(write, list(enumerate(self.parts)), "a sample of users")
         sampled = merge([read_columns(folder) for folder in folders], by_value=self.by_value)

@@ -26,9 +26,9 @@ from crosschannel.reward.effects.diagnostics import (
     Check,
     Diagnostics,
     facts_of,
-    held_out,
     placebo_on_controls,
     placebo_on_holdout,
+    rows_held_out,
     time_placebo,
 )
 from crosschannel.reward.effects.event_study import lookback, messages_between, moved_back
@@ -265,7 +265,7 @@ def test_decisions_without_an_arm_are_not_held_out(missing: object):
     quiet = np.flatnonzero(~sent)
     arm[quiet[::2]] = missing
     history = replace(history, decisions=replace(history.decisions, arm=arm))
-    held = held_out(did(history), history)
+    held = rows_held_out(did(history), history)
     np.testing.assert_array_equal(np.flatnonzero(held), quiet[1::2])
 
 
