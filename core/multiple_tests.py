@@ -42,5 +42,5 @@ def holm_threshold(p_values: FloatArray, level: float) -> float:
         level: Probability that any of them rejects where all their hypotheses hold; at most.
     """
     adjusted = holm_adjusted(p_values)
-    left = np.count_nonzero(adjusted >= level)
+    left = int(np.count_nonzero(adjusted >= level))
     return level / max(left, 1)

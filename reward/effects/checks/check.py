@@ -48,7 +48,7 @@ def at_joint_level(checks: Sequence[Check]) -> tuple[Check, ...]:
     it is.
     """
     p_values = np.array([check.p_value for check in checks])
-    others = max(np.count_nonzero(~np.isnan(p_values)) - 1, 1)
+    others = max(int(np.count_nonzero(~np.isnan(p_values))) - 1, 1)
     weights = np.array([float(others) if check.name == PRE_TRENDS else 1.0 for check in checks])
     adjusted = holm_adjusted(p_values, weights)
     return tuple(
