@@ -25,6 +25,7 @@ from pathlib import Path
 
 from crosschannel import agents, pipeline
 from crosschannel.core import ConfigError
+from crosschannel.core.wording import counted
 from crosschannel.engines import Engine, make_engine, run_locally
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.command_line import (
@@ -199,7 +200,8 @@ def compare(chosen: argparse.Namespace, settings: EvaluationConfig) -> None:
     )
     size = f"{found.ess:,.0f}" if math.isfinite(found.ess) else "-"
     print(
-        f"{found}\n{found.decisions:,} decisions with a reward of {found.users:,} users, ESS of the difference {size}"
+        f"{found}\n{found.decisions:,} decisions with a reward of {counted(found.users, 'user')}, "
+        f"ESS of the difference {size}"
     )
     if found.sample:
         print(f"on {found.sample}")

@@ -29,3 +29,18 @@ def holm_adjusted(p_values: FloatArray, weights: FloatArray | None = None) -> Fl
     out = np.full(len(p), np.nan)
     out[order] = np.minimum(np.maximum.accumulate(p[order] / w[order] * left), 1.0)
     return out
+
+
+def holm_threshold(p_values: FloatArray, level: float) -> float:
+    """Return the p-value below which each of several tests (k,) rejects, so that `level` holds for all together.
+
+    With m tests of which Holm's method rejects r, those below level / (m - r) are the rejected ones. It is the level
+    itself for a single test, and where every test rejects.
+
+    Args:
+        p_values: P-values (k,); NaN where nothing was tested.
+        level: Probability that any of them rejects where all their hypotheses hold; at most.
+    """
+    adjusted = holm_adjusted(p_values)
+    left = int(np.count_nonzero(adjusted >= level))
+    return level / max(left, 1)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.wording import counted
 from crosschannel.evaluation.bootstrap import Interval, check_bootstrap
 from crosschannel.evaluation.support import Support, required_ess
 
@@ -130,7 +131,7 @@ def reason_not_identified(
     if s.decisions == 0:
         return "the logging policy never makes this choice"
     if users < settings.min_users:
-        return f"{users} users < {settings.min_users:g}"
+        return f"{counted(users, 'user')} < {settings.min_users:g}"
     if s.unsupported_mass > limit:
         return (
             f"{s.unsupported_mass:.0%} of the policy's mass is on actions that the log never takes or that are "

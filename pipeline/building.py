@@ -16,6 +16,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.serialization import import_class, to_dict
 from crosschannel.core.times import duration
+from crosschannel.core.wording import counted
 from crosschannel.envs.market import MarketTruth
 from crosschannel.evaluation.ladder import check_factors
 from crosschannel.histories.arms import held_out
@@ -216,7 +217,9 @@ def prepare_history(
     part = split_users(history.user_keys, config.split.shares, config.seed)
     for name, share in config.split.shares.items():
         if share > 0 and not (part == name).any():
-            raise ConfigError(f"{history.name} has {history.n_users} users: too few for a {name} part of {share:.0%}")
+            raise ConfigError(
+                f"{history.name} has {counted(history.n_users, 'user')}: too few for a {name} part of {share:.0%}"
+            )
     model = make_reward(config.reward.kind, config.reward)
     train = history.select_users(part == "train")
     features = features or ContextFeatures.fit(train, config.context)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from crosschannel.agents import Observations
 from crosschannel.agents.constraints.budgets import action_prices, expected_use, prices_later_modules
-from crosschannel.agents.constraints.prices import Prices, priced_shares, shadow_prices
+from crosschannel.agents.constraints.prices import InfeasibleBudget, Prices, priced_shares, shadow_prices
+from crosschannel.agents.constraints.remedies import in_settings
 from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.agents.votes import ChannelVotes, NoVotes, PriceableAgent
 from crosschannel.core.action_space import ActionSpace
@@ -146,7 +147,10 @@ def find_prices(
     before = np.zeros(len(budgets))
     votes = votes_at(None)
     for i in range(MAX_ROUNDS):
-        prices = shadow_prices(votes.values, votes.mask, votes.use, budgets, votes.floor, constraints.names)
+        try:
+            prices = shadow_prices(votes.values, votes.mask, votes.use, budgets, votes.floor, constraints.names)
+        except InfeasibleBudget as error:
+            raise in_settings(error, constraints) from None
         settled = np.abs(prices.prices - before) <= SETTLED_PRICES * np.maximum(prices.prices, before)
         last = settled.all() or i == MAX_ROUNDS - 1  # prices and use are those of the votes that are returned
         if last or not prices_later_modules(constraints, modules):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.wording import counted
 from crosschannel.envs.market import Market, MarketTruth, simulate_history
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.datasets import read_dataset
@@ -59,7 +60,7 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     """
     source: HistoryConfig = config.history
     if source.source == "market":
-        logger.info(f"simulating {source.market.users:,} users of the market")
+        logger.info(f"simulating {counted(source.market.users, 'user')} of the market")
         return simulate_history(Market(config.market()))
     if source.source == "tables":
         return read_tables(moved_tables(source)), None

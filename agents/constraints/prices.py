@@ -43,9 +43,15 @@ class InfeasibleBudget(ConfigError):
     """
 
     def __init__(
-        self, names: Sequence[str], budgets: FloatArray, organic: FloatArray, least: FloatArray, floor: float
+        self,
+        names: Sequence[str],
+        budgets: FloatArray,
+        organic: FloatArray,
+        least: FloatArray,
+        floor: float,
+        remedy: str = "",
     ) -> None:
-        self._arguments = (names, budgets, organic, least, floor)
+        self._arguments = (names, budgets, organic, least, floor, remedy)
         over = least > budgets
         self.names = tuple(name for name, exceeds in zip(names, over, strict=True) if exceeds)
         self.budgets, self.feasible = budgets, np.maximum(budgets, least)
@@ -58,7 +64,11 @@ class InfeasibleBudget(ConfigError):
             if over[c]
         ]
         lower = "" if self.floor is None else f", or lower the floor from {floor:g} to {self.floor:.3g}"
-        super().__init__("\n".join([*lines, f"Raise these budgets to at least what is expected{lower}"]))
+        super().__init__("\n".join([*lines, remedy or f"Raise these budgets to at least what is expected{lower}"]))
+
+    def with_remedy(self, remedy: str) -> InfeasibleBudget:
+        """Return the error with another last line, for budgets that follow from settings."""
+        return type(self)(*self._arguments[:-1], remedy)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from crosschannel.core.wording import counted
 from crosschannel.pipeline.command_line import Parser, UsageError, invocation, program
 from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.run_folder import Run
@@ -67,7 +68,7 @@ def text(done: Forgotten, run: Path, *, check: bool) -> str:
     lines = []
     if not check:
         rows = ", ".join(f"{name} {n:,}" for name, n in done.rows.items())
-        lines.append(f"{done.users:,} users; rows removed: {rows or 'none'}")
+        lines.append(f"{counted(done.users, 'user')}; rows removed: {rows or 'none'}")
         lines += [f"removed: {file}" for file in done.removed]
         if any(file.parent.name == "learning" for file in done.removed):
             lines.append(
@@ -79,9 +80,8 @@ def text(done: Forgotten, run: Path, *, check: bool) -> str:
             f"{', '.join(done.policies)}. Once an update has written a later one, `forget --policies` removes them"
         )
     lines += [f"found: {one}" for one in done.found]
-    lines.append(
-        f"{done.searched:,} files searched: {'users are left' if done.found else 'nothing is left of the users'}"
-    )
+    left = "users are left" if done.found else "nothing is left of the users"
+    lines.append(f"{counted(done.searched, 'file')} searched: {left}")
     return "\n".join(lines)
 
 

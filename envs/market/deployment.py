@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosschannel.core.arrays import FloatArray
+from crosschannel.core.wording import counted
 from crosschannel.envs.market.dynamics.responses import Slots
 from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.policies import MarketPolicy, make_policy
@@ -43,7 +44,8 @@ class PolicyValue:
     def __str__(self) -> str:
         return (
             f"{self.name}: {self.mean:+.3f} per user (standard error {self.se:.3f}), lift {self.lift:+.1%}, "
-            f"{self.sends.mean():.1f} messages, {self.unsubscribed.mean():.1%} unsubscribed; {len(self.effect):,} users"
+            f"{self.sends.mean():.1f} messages, {self.unsubscribed.mean():.1%} unsubscribed; "
+            f"{counted(len(self.effect), 'user')}"
         )
 
     @property

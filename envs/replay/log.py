@@ -15,6 +15,7 @@ from crosschannel.core.arrays import BoolArray, Float32Array, FloatArray, IntArr
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys, mix
 from crosschannel.core.times import NEVER
+from crosschannel.core.wording import counted
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import DecisionLog, History
@@ -127,7 +128,7 @@ class ReplayLog:
         return self
 
     def __repr__(self) -> str:
-        return f"ReplayLog({self.name}: {self.n_users:,} users, {len(self):,} steps)"
+        return f"ReplayLog({self.name}: {counted(self.n_users, 'user')}, {len(self):,} steps)"
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -279,7 +280,8 @@ class ReplayLog:
             shown = ", ".join(repr(name) for name in wanted[missing][:5])
             raise ConfigError(
                 f"the log does not replay {int(missing.sum()):,} of the users asked for ({shown}): "
-                f"it has {self.n_users:,} users, such as {str(self.user_ids[0])!r}, and dropped {self.dropped_users:,}"
+                f"it has {counted(self.n_users, 'user')}, such as {str(self.user_ids[0])!r}, "
+                f"and dropped {self.dropped_users:,}"
             )
         return codes.astype(np.int64)
 

@@ -15,6 +15,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 from crosschannel.core.hashing import uniforms
+from crosschannel.core.wording import counted
 from crosschannel.evaluation.outcomes.normal_equations import NormalEquations
 from crosschannel.evaluation.support import distinct_actions
 
@@ -265,7 +266,9 @@ def check_folds(user: IntArray, folds: int) -> None:
     """
     users = len(np.unique(user))
     if folds < 2 or users < folds:
-        raise ConfigError(f"the outcome model needs 2 folds or more and as many users: {folds} folds, {users} users")
+        raise ConfigError(
+            f"the outcome model needs 2 folds or more and as many users: {folds} folds, {counted(users, 'user')}"
+        )
 
 
 def check_fold_of_users(user: IntArray, fold: IntArray, folds: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from crosschannel.core.files import replacing
+from crosschannel.core.wording import counted
 from crosschannel.evaluation.report.formatting import (
     SUPPORT_COLUMNS,
     format_bounds,
@@ -95,7 +96,7 @@ def _section(evaluation: Evaluation, truth: float) -> dict[str, Any]:
         "notes": [*module_effects(evaluation), *caveats(evaluation)],
         "facts": {
             "log": evaluation.log,
-            "all values are means over": f"{evaluation.population}, {evaluation.users:,} users",
+            "all values are means over": f"{evaluation.population}, {counted(evaluation.users, 'user')}",
             "propensities": propensity_label(evaluation.propensity_counts),
             "interval": f"{level}, {evaluation.settings.bootstrap_replicates:,} bootstrap replicates over users",
             "rewards in the bootstrap": "re-fitted in every replicate" if evaluation.refitted else "held fixed",

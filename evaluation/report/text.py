@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crosschannel.core.wording import counted
 from crosschannel.evaluation.estimates import Estimate
 from crosschannel.evaluation.report.formatting import (
     SUPPORT_COLUMNS,
@@ -53,7 +54,7 @@ def _joined(blocks: Sequence[Sequence[str]]) -> str:
 def _head(evaluation: Evaluation) -> str:
     return (
         f"{evaluation.policy} on {evaluation.log}: mean reward per decision with a reward; {evaluation.population}, "
-        f"{evaluation.users:,} users, {propensity_label(evaluation.propensity_counts)}"
+        f"{counted(evaluation.users, 'user')}, {propensity_label(evaluation.propensity_counts)}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from crosschannel.core.wording import counted
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import EvaluationSettings
 from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point, why_not
@@ -115,7 +116,7 @@ class TrajectoryEvaluation:
         """Return what the values rest on and what limits them, as sentences."""
         n = self.slots[0].decisions
         how = "fitted again in every replicate" if self.refitted else "held fixed in the bootstrap"
-        notes = [f"{n:,} trajectories of {self.users:,} users; rewards are {how}."]
+        notes = [f"{n:,} trajectories of {counted(self.users, 'user')}; rewards are {how}."]
         if self.dropped_share > MAX_DROPPED_SHARE:
             notes.append(
                 f"In an average replicate {self.dropped_share:.1%} of the trajectories lack a reward, because some "

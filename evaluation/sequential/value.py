@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.wording import counted
 from crosschannel.evaluation.bootstrap import UNDEFINED, t_interval, user_bootstrap
 from crosschannel.evaluation.estimates import EvaluationSettings
 from crosschannel.evaluation.logged_decisions import LoggedDecisions, check_probabilities
@@ -207,7 +208,7 @@ def _why_not_identified(
 ) -> str:
     """Return why the log does not identify an estimate, by the first slot at which it fails, or an empty string."""
     if users < settings.min_users:
-        return f"{users} users < {settings.min_users:g}"
+        return f"{counted(users, 'user')} < {settings.min_users:g}"
     limit = settings.max_unsupported_mass
     for t, s in enumerate(slots):
         at = f"up to slot {t + 1} of {len(slots)}"

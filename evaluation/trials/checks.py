@@ -69,6 +69,27 @@ def sample_ratio_p_value(counts: IntArray, shares: FloatArray) -> float:
     return float(chi2.sf(((counts - expected) ** 2 / expected).sum(), arms - 1))
 
 
+def clustered_ratio_p_value(members: IntArray, shares: FloatArray) -> float:
+    r"""Return the p-value of the same hypothesis about the users of clusters that were drawn as a whole.
+
+    .. math:: X^2 = \sum_a (n_a - n q_a)^2 \Big/ \Big( q_a \sum_c n_c^2 \Big) \sim \chi^2_{A - 1}
+
+    with :math:`n_c` users in cluster c, so that it is that of `sample_ratio_p_value` where each cluster is one user.
+    Single users who are missing from one arm hardly change how many clusters it has, and make them smaller. NaN with
+    less than `MIN_EXPECTED` clusters expected in an arm, whose sizes say too little.
+
+    Args:
+        members: Users of each cluster by arm (C, A).
+        shares: Intended shares (A,).
+    """
+    if len(members) * shares.min() < MIN_EXPECTED or len(shares) < 2:
+        return math.nan
+    squares = (members.sum(axis=1) ** 2).sum()
+    of_arm = members.sum(axis=0)
+    surplus = of_arm - of_arm.sum() * shares
+    return float(chi2.sf((surplus**2 / shares).sum() / squares, len(shares) - 1))
+
+
 def _compositions(n: int, parts: int) -> IntArray:
     """Return all ways to divide n units among parts, (C, parts)."""
     rows = np.arange(n + 1)[:, None]
@@ -80,10 +101,22 @@ def _compositions(n: int, parts: int) -> IntArray:
     return np.asarray(np.concatenate([rows, n - rows.sum(axis=1, keepdims=True)], axis=1))
 
 
-def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, float], unit: str) -> TrialCheck:
-    """Check that arms have the shares of units (users or clusters) that they were meant to have."""
+def check_shares(
+    arms: Sequence[str], counts: IntArray, shares: Mapping[str, float], unit: str, members: IntArray | None = None
+) -> TrialCheck:
+    """Check that arms have the shares of units (users or clusters) that they were meant to have.
+
+    Args:
+        arms: Names of the arms.
+        counts: Units of each arm (A,).
+        shares: The declared shares.
+        unit: What the units are.
+        members: Users of each cluster by arm (C, A), where units are clusters: both are tested, at one level together.
+    """
     name = "sample ratio"
-    found = ", ".join(f"{arm} {count:,}" for arm, count in zip(arms, counts, strict=True))
+    found = _by_arm(arms, counts)
+    if members is not None:
+        found += f" (users: {_by_arm(arms, members.sum(axis=0))})"
     if not shares:
         return TrialCheck(
             name=name,
@@ -103,6 +136,9 @@ def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, flo
         )
     intended = np.array([shares[arm] for arm in arms])
     p = sample_ratio_p_value(counts, intended / intended.sum())
+    if members is not None:
+        of_users = clustered_ratio_p_value(members, intended / intended.sum())
+        p = p if math.isnan(of_users) else min(2.0 * min(p, of_users), 1.0)
     shown = ", ".join(f"{arm} {share:.2%}" for arm, share in zip(arms, intended, strict=True))
     passed = not p < MAX_P_NOT_VALID
     remedy = (
@@ -119,6 +155,10 @@ def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, flo
         remedy=remedy,
         invalidates=True,
     )
+
+
+def _by_arm(arms: Sequence[str], counts: IntArray) -> str:
+    return ", ".join(f"{arm} {count:,}" for arm, count in zip(arms, counts, strict=True))
 
 
 def check_entry(arms: Sequence[str], entry: IntArray) -> TrialCheck | None:
@@ -227,14 +267,17 @@ def check_trial(
 
 
 def _shares(design: TrialDesign) -> TrialCheck:
-    """Check the shares of users, or of clusters."""
-    cluster, shares = design.users.cluster, design.settings.shares
+    """Check the shares of users, or of clusters and of the users in them."""
+    cluster, shares, members = design.users.cluster, design.settings.shares, None
     if cluster is None:
         counts, unit = np.bincount(design.arm, minlength=len(design.arms)), "users"
     else:
         _, first = np.unique(cluster, return_index=True)
         counts, unit = np.bincount(design.arm[first], minlength=len(design.arms)), "clusters"
-    return check_shares(design.arms, counts, {name: shares[name] for name in design.arms if name in shares}, unit)
+        members = np.zeros((len(first), len(design.arms)), dtype=np.int64)
+        np.add.at(members, (cluster, design.arm), 1)
+    declared = {name: shares[name] for name in design.arms if name in shares}
+    return check_shares(design.arms, counts, declared, unit, members)
 
 
 def _differences_before(

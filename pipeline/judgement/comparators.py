@@ -81,7 +81,8 @@ def compare(
     """Estimate the values of the comparators on the test users, as that of the policy, and its lead over each.
 
     All are estimated at the order of the evaluation's headline, with the factors that it found, by importance weights
-    with a constant baseline, and from the same replicates, so that leads are paired. Best constants are chosen on the
+    with a constant baseline, and from the same replicates, so that leads are paired; the log's own value is that of the
+    evaluation. Best constants are chosen on the
     training users, so that their estimates on the test users have no winner's curse.
 
     Args:
@@ -117,7 +118,7 @@ def compare(
     )
     policy = judge.policy([p[kept] for p in probabilities])
     candidates = [policy, *judge.candidates([p[kept] for p in greedy])]
-    return judge.estimate(candidates, blocked, headline(evaluation).reason)
+    return judge.estimate(candidates, blocked, headline(evaluation).reason, evaluation.logged)
 
 
 @dataclass(frozen=True)
@@ -227,8 +228,13 @@ class _Judge:
         effects = truth.effect(rows, np.broadcast_to(every, (len(rows), *every.shape)))
         return np.asarray(every[np.where(modules.joint_mask(eligible), effects, 0.0).mean(0).argmax()])
 
-    def estimate(self, candidates: Sequence[Candidate], blocked: str, policy_reason: str) -> tuple[Comparator, ...]:
-        """Return the estimates of all candidates; the first is the policy, which comes last and leads nobody."""
+    def estimate(
+        self, candidates: Sequence[Candidate], blocked: str, policy_reason: str, logged: Interval
+    ) -> tuple[Comparator, ...]:
+        """Return the estimates of all candidates; the first is the policy, which comes last and leads nobody.
+
+        The log's own value is that of the evaluation, so that it has one interval wherever it stands.
+        """
         settings, log, counts = self.config.evaluation, self.log, self.counts
         reward = self.data.test.rewards.reward[self.kept]
         baselines = [optimal_baseline(c.weights, reward, counts) for c in candidates]
@@ -275,7 +281,7 @@ class _Judge:
                 Comparator(
                     policy=candidate.name,
                     detail=candidate.detail,
-                    value=UNDEFINED if reason else interval(unit[k]),
+                    value=UNDEFINED if reason else logged if candidate.name == LOGGED else interval(unit[k]),
                     difference=UNDEFINED if reason or candidate.name == LOGGED else interval(unit[k] - unit[0]),
                     lead=UNDEFINED if reason or policy_reason or k == 1 else interval(unit[1] - unit[k]),
                     ess=support.ess,

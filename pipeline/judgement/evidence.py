@@ -27,7 +27,8 @@ from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
 from crosschannel.pipeline.judgement.records import ActionShare, EventBin, Evidence
-from crosschannel.reward.effects import EventStudy, explain_pre_trends, pre_trend_check
+from crosschannel.reward.effects import Check, EventStudy, explain_pre_trends, pre_trend_check
+from crosschannel.reward.effects.checks.check import PRE_TRENDS
 
 #: Messages that the bins of expected rewards are computed from at most.
 MAX_MESSAGES = 20_000
@@ -82,12 +83,20 @@ def event_bins(data: TrainingData) -> tuple[tuple[EventBin, ...], str]:
         EventBin(start=float(start), effect=e.value, low=e.low, high=e.high, tested=bool(tested))
         for start, e, tested in zip(days, found.effects, found.leads, strict=True)
     )
-    return bins, pre_trend_sentences(found, data.train)
+    checks = {check.name: check for check in data.reward_tests.diagnostics.checks}
+    return bins, pre_trend_sentences(checks.get(PRE_TRENDS, pre_trend_check(found)), found, data.train)
 
 
-def pre_trend_sentences(events: EventStudy, split: Split) -> str:
-    """Return what the pre-trend test found, and where it fails what that points at, in sentences."""
-    check = pre_trend_check(events)
+def pre_trend_sentences(check: Check, events: EventStudy, split: Split) -> str:
+    """Return what the pre-trend test found, and where it fails what that points at, in sentences.
+
+    Args:
+        check: The test, by itself or at the level of all tests together.
+        events: The event study.
+        split: The split that it is of.
+    """
+    if check.status != "failed":
+        return f"Pre-trends {check.status}: {check.text}."
     known = split.history.propensity_source in KNOWN_SOURCES
     why = explain_pre_trends(events, split.model.spec.pre, known_propensities=known)
     return f"Pre-trends {check.status}: {check.text}. {why}".strip()

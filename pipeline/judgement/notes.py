@@ -60,8 +60,8 @@ def _reward_notes(data: TrainingData) -> list[str]:
         )
     else:
         head = (
-            f"Rewards fail tests at {SIGNIFICANCE_LEVEL:.0%}, and none that refuses values at {REFUSAL_LEVEL:.0%}: "
-            "read values with care."
+            f"Rewards fail tests at {SIGNIFICANCE_LEVEL:.0%}, all tests together, and none that refuses values at "
+            f"{REFUSAL_LEVEL:.0%}: read values with care."
         )
     return [" ".join([head, *tests.sentences])]
 

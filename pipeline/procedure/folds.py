@@ -13,6 +13,7 @@ import numpy.typing as npt
 from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import MAX_SEED, derive, uniforms
+from crosschannel.core.wording import counted
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.building import Split, TrainingData, measure_pace
 from crosschannel.pipeline.configuration import Config, SplitConfig
@@ -60,7 +61,7 @@ def fold_data(config: Config, data: TrainingData, k: int, features: ContextFeatu
     judges = folds_of_keys(data.history.user_keys, folds, config.seed) == k
     if judges.all() or not judges.any():
         raise ConfigError(
-            f"{data.history.name} has {data.history.n_users} users, too few for {folds} folds: set "
+            f"{data.history.name} has {counted(data.history.n_users, 'user')}, too few for {folds} folds: set "
             "`evaluation.procedure.folds` to fewer"
         )
     train = data.history.select_users(~judges)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from crosschannel.core import serialization
+from crosschannel.core.wording import counted
 from crosschannel.evaluation import Evaluation, Interval, from_dict, headline, to_dict
 from crosschannel.evaluation.report.formatting import align, why_not
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION
@@ -147,7 +148,7 @@ def fold_cells(value: FoldValue, columns: int) -> tuple[str, ...]:
     """Return a fold as texts, one for each of `fold_columns`."""
     d = value.difference
     shown = (f"{d.point:+.4g}", f"[{d.low:.4g}, {d.high:.4g}]") if d.is_defined else ("not identified", value.reason)
-    users = (f"{value.learned_from:,} users", f"{value.users:,} users", f"{value.decisions:,}")
+    users = (f"{counted(value.learned_from, 'user')}", f"{counted(value.users, 'user')}", f"{value.decisions:,}")
     return (str(value.fold), *users, *shown, f"{value.truth:.4f}")[:columns]
 
 

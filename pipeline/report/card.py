@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scipy.special import ndtri
 
+from crosschannel.core.wording import counted
 from crosschannel.evaluation import caveats, headline, module_effects
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import Estimate, EvaluationSettings
@@ -124,7 +125,9 @@ def _facts(result: EvaluationResult, reward: str) -> dict[str, str]:
     facts["what is estimated"] = best.estimand
     if result.truth:
         facts["true value, known because the market is simulated"] = f"{result.truth[0].per_decision:+.4g}"
-    facts["judged on"] = f"{evaluation.population} of {evaluation.users:,} users that the policy has not learned from"
+    facts["judged on"] = (
+        f"{evaluation.population} of {counted(evaluation.users, 'user')} that the policy has not learned from"
+    )
     facts["data"] = result.history.splitlines()[0]
     return facts
 

@@ -19,7 +19,7 @@ from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.judgement.evidence import pre_trend_sentences
 from crosschannel.pipeline.judgement.validation import curve_layout
 from crosschannel.reward import REWARDS, RewardFrame
-from crosschannel.reward.effects import TreatmentEffects, event_study, explain_pre_trends, picture
+from crosschannel.reward.effects import TreatmentEffects, event_study, explain_pre_trends, picture, pre_trend_check
 
 #: The tag of the table that a run writes last, after its last checkpoint.
 POLICY_TABLE = "explain/policy"
@@ -80,7 +80,7 @@ class Monitor:
         known = split.history.propensity_source in KNOWN_SOURCES
         why = explain_pre_trends(events, split.model.spec.pre, known_propensities=known)
         self._writer.add_figure("reward/event_study", picture(split.history, events, why=why), 0)
-        self._writer.add_text("reward/pre_trends", pre_trend_sentences(events, split), 0)
+        self._writer.add_text("reward/pre_trends", pre_trend_sentences(pre_trend_check(events), events, split), 0)
 
     def replayed(self, batch: Batch) -> None:
         """Add what the log did in one replayed step."""

@@ -10,7 +10,9 @@ import pandas as pd
 
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import NotIdentified
+from crosschannel.core.multiple_tests import holm_threshold
 from crosschannel.core.times import HOUR, duration
+from crosschannel.core.wording import counted
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.diagnostics import SIGNIFICANCE_LEVEL, Diagnostics, diagnose, time_placebo
@@ -41,7 +43,9 @@ class ActionEffect:
         placebo: p-value of the placebo in time; NaN where it could not be tested.
         kinds_differ: Smallest p-value of its difference to the alternative estimates, which rest on the same users.
         of_the_log: Tests of the whole log that rewards of its kind fail: `Diagnostics.failed`.
-        contradicted_by: Kinds whose estimate differs from it and fails no test, of its own or of the whole log.
+        level: p-value below which a test of its own fails: see `at_joint_level`.
+        contradicted_by: Kinds whose estimate differs from it and fails no test, of its own or of the whole log; nor is
+            any of its own unclear.
     """
 
     action: str
@@ -53,6 +57,7 @@ class ActionEffect:
     placebo: float = np.nan
     kinds_differ: float = np.nan
     of_the_log: tuple[str, ...] = ()
+    level: float = SIGNIFICANCE_LEVEL
     contradicted_by: tuple[str, ...] = ()
 
     @property
@@ -63,15 +68,21 @@ class ActionEffect:
     @property
     def failed(self) -> tuple[str, ...]:
         """The tests of its own that it fails."""
-        found = ["pre-trends differ"] if self.pre_trends < SIGNIFICANCE_LEVEL else []
-        return (*found, *(["effect before the message"] if self.placebo < SIGNIFICANCE_LEVEL else []))
+        tests = {"pre-trends differ": self.pre_trends, "effect before the message": self.placebo}
+        return tuple(words for words, p in tests.items() if p < self.level)
+
+    @property
+    def unclear(self) -> tuple[str, ...]:
+        """The tests of its own that fail by themselves, and not at the level of all tests together."""
+        tests = {"pre-trends": self.pre_trends, "placebo": self.placebo}
+        return tuple(name for name, p in tests.items() if self.level <= p < SIGNIFICANCE_LEVEL)
 
     @property
     def caveats(self) -> tuple[str, ...]:
         """Reasons not to read the effect as causal, in words; empty where none was found."""
         if not self.effect.se > 0:
             return (NOT_IDENTIFIED,)
-        few = [f"only {self.effect.n_users} users"] if self.effect.n_users < MIN_USERS else []
+        few = [f"only {counted(self.effect.n_users, 'user')}"] if self.effect.n_users < MIN_USERS else []
         log = [f"fails on the whole log: {' and '.join(self.of_the_log)}"] if self.of_the_log else []
         return (*few, *self.failed, *log, *(f"{kind} differs and fails no test" for kind in self.contradicted_by))
 
@@ -108,7 +119,7 @@ def action_effects(
         kinds: Reward kinds, side by side.
         diagnostics: Diagnostics of the whole log by some of these kinds, where they were computed already.
     """
-    found: list[ActionEffect] = []
+    groups: list[tuple[ActionEffect, ...]] = []
     known = {each.kind: each.failed for each in diagnostics}
     failed = {kind: known[kind] if kind in known else _failed_on_log(history, spec, times, kind) for kind in kinds}
     for goal in spec.goals:
@@ -122,8 +133,26 @@ def action_effects(
             for kind, model in models.items()
         ]
         for alternative_estimates in zip(*by_kind, strict=True):
-            found += compare_estimates([replace(one, of_the_log=failed[one.kind]) for one in alternative_estimates])
-    return found
+            groups.append(tuple(replace(one, of_the_log=failed[one.kind]) for one in alternative_estimates))
+    return [one for group in at_joint_level(groups) for one in compare_estimates(group)]
+
+
+def at_joint_level(groups: Sequence[Sequence[ActionEffect]]) -> list[list[ActionEffect]]:
+    """Return the effects with the level of their tests, which all tests of a kind have together, by Holm's method.
+
+    These are pre-trends, the placebo and the differences to other kinds, of all actions and goals: a table of three
+    actions has nine, of which one fails in a third of right logs if each has a level of 5 %.
+
+    Args:
+        groups: The estimates of the same effect by several kinds, for each action and goal.
+    """
+    p_values: dict[str, list[float]] = {}
+    for group in groups:
+        for one in group:
+            others = [difference(one, other) for other in group if other.kind != one.kind]
+            p_values.setdefault(one.kind, []).extend((one.pre_trends, one.placebo, *others))
+    levels = {kind: holm_threshold(np.array(values), SIGNIFICANCE_LEVEL) for kind, values in p_values.items()}
+    return [[replace(one, level=levels[one.kind]) for one in group] for group in groups]
 
 
 def compare_estimates(alternative_estimates: Sequence[ActionEffect]) -> list[ActionEffect]:
@@ -133,8 +162,8 @@ def compare_estimates(alternative_estimates: Sequence[ActionEffect]) -> list[Act
         others = [other for other in alternative_estimates if other.kind != one.kind]
         p_values = {other.kind: difference(one, other) for other in others}
         known = [p for p in p_values.values() if not np.isnan(p)]
-        sound = [other.kind for other in others if not other.failed and not other.of_the_log]
-        clear = [kind for kind in sound if p_values[kind] < SIGNIFICANCE_LEVEL]
+        sound = [other.kind for other in others if not (other.failed or other.unclear or other.of_the_log)]
+        clear = [kind for kind in sound if p_values[kind] < one.level]
         compared.append(replace(one, kinds_differ=min(known, default=np.nan), contradicted_by=tuple(clear)))
     return compared
 
@@ -244,10 +273,16 @@ def action_effects_text(found: Sequence[ActionEffect]) -> str:
             alike.setdefault(f.caveats, []).append(f.name)
     with_caveats = [f"{', '.join(names)} ({', '.join(caveats)})" for caveats, names in alike.items()]
     taken_back = [f.name for f in found if f.only_later]
-    untested = [f"{f.name} ({', '.join(f.untested)})" for f in found if not f.caveats and f.untested]
-    passed = [f.name for f in found if not f.caveats and not f.untested]
+    unclear = [f"{f.name} ({', '.join(f.unclear)})" for f in found if not f.caveats and f.unclear]
+    sound = [f for f in found if not f.caveats and not f.unclear]
+    untested = [f"{f.name} ({', '.join(f.untested)})" for f in sound if f.untested]
+    passed = [f.name for f in sound if not f.untested]
     tests = sum(not np.isnan(p) for f in found for p in (f.pre_trends, f.placebo))
-    chance = f"{tests} tests of pre-trends and placebos: by chance alone {tests * SIGNIFICANCE_LEVEL:.1f} would fail."
+    levels = ", ".join(dict.fromkeys(f"{f.level:.2g} by {f.kind}" for f in found if f.level < SIGNIFICANCE_LEVEL))
+    chance = (
+        f"{tests} tests of pre-trends and placebos. The tests of a kind have {SIGNIFICANCE_LEVEL:.0%} together (Holm's "
+        f"method): one fails below p = {levels or SIGNIFICANCE_LEVEL}."
+    )
     lines = [
         table.to_string(index=False),
         chance if tests else "No pre-trend and no placebo could be tested.",
@@ -256,6 +291,7 @@ def action_effects_text(found: Sequence[ActionEffect]) -> str:
         ("Not identified", ["all of them"] if len(unidentified) == len(found) else unidentified),
         ("Do not read as causal", with_caveats),
         (f"Do not read as what a message is worth ({AFTER})", taken_back),
+        ("Unclear, as a test fails by itself and not at the level of all tests together", unclear),
         ("No caveat found, but the log has too little earlier time or too few events for some tests", untested),
         ("No test fails, which does not prove the effect", passed),
     ):

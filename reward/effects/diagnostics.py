@@ -12,10 +12,12 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, FloatArray, ObjectArray
 from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import DAY, duration
+from crosschannel.core.wording import counted
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.checks.after_window import after_window
 from crosschannel.reward.effects.checks.alike_controls import alike_controls
+from crosschannel.reward.effects.checks.check import PRE_TRENDS
 from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL as SIGNIFICANCE_LEVEL
 from crosschannel.reward.effects.checks.check import Check as Check
 from crosschannel.reward.effects.checks.earlier_messages import earlier_messages
@@ -71,12 +73,12 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
 
 def pre_trend_check(events: EventStudy) -> Check:
     """Test the leads jointly, and state the difference in a single bin that this test would have detected."""
-    name, test = "pre-trends", events.pre_trends()
+    name, test = PRE_TRENDS, events.pre_trends()
     if np.isnan(test.p_value):
         used = f" and before the {events.lookback / DAY:g} d that covariates or strata use" if events.lookback else ""
         text = f"no bin before the base{used} is identified: set more leads, or use a log that begins earlier"
         return Check(name, "not tested", np.nan, text)
-    numbers = f"F test of {test.freedom} bins over {test.clusters:,} users, p = {test.p_value:.2g}"
+    numbers = f"F test of {test.freedom} bins over {counted(test.clusters, 'user')}, p = {test.p_value:.2g}"
     if test.p_value < SIGNIFICANCE_LEVEL:
         worst = max(
             (e for e, lead in zip(events.effects, events.leads, strict=True) if lead), key=lambda e: abs(e.value / e.se)
@@ -248,7 +250,7 @@ def check_controls(tests: dict[str, JointTest]) -> Check:
         return Check(name, "not tested", np.nan, "no user attribute divides the controls into groups of enough users")
     worst = min(tests, key=lambda attribute: tests[attribute].p_value)
     p = min(1.0, tests[worst].p_value * len(tests))
-    numbers = f"F test of {tests[worst].freedom} differences over {tests[worst].clusters:,} users, p = {p:.2g}"
+    numbers = f"F test of {tests[worst].freedom} differences over {counted(tests[worst].clusters, 'user')}, p = {p:.2g}"
     if p < SIGNIFICANCE_LEVEL:
         text = (
             f"controls of a cell change differently by {worst} ({numbers}): compare within it, "

@@ -147,7 +147,7 @@ def verdict_text(diagnostics: Diagnostics, found: Sequence[ActionEffect] = ()) -
         found: The effects of single actions on single goals, by this kind of reward and others.
     """
     if diagnostics.failed:
-        others = [f.name for f in found if f.kind != diagnostics.kind and not f.caveats and not f.untested]
+        others = [f.name for f in found if f.kind != diagnostics.kind and not (f.caveats or f.unclear or f.untested)]
         rest = (
             f" This is about rewards by `{diagnostics.kind}`; no test fails for {'; '.join(others)}." if others else ""
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crosschannel.core.multiple_tests import holm_adjusted
+from crosschannel.core.multiple_tests import holm_adjusted, holm_threshold
 
 pytestmark = pytest.mark.numerics
 
@@ -41,3 +41,14 @@ def test_weights_divide_the_level():
     weights = np.array([0.8, 0.1, 0.06, 0.04])
     rejects = [holm_adjusted(each, weights).min() < 0.05 for each in rng.random((20_000, 4))]
     assert np.mean(rejects) < 0.05 + 3 * (0.05 * 0.95 / 20_000) ** 0.5
+
+
+def test_the_threshold_divides_what_is_rejected_from_the_rest():
+    rng = np.random.default_rng(2)
+    for size in (1, 2, 5, 9):
+        for p in rng.random((200, size)) ** 4:
+            rejected = p < holm_threshold(p, 0.05)
+            np.testing.assert_array_equal(rejected, holm_adjusted(p) < 0.05)
+    assert holm_threshold(np.array([0.01]), 0.05) == 0.05
+    assert holm_threshold(np.array([0.001, 0.03, 0.04, np.nan]), 0.05) == pytest.approx(0.025)
+    assert holm_threshold(np.array([np.nan]), 0.05) == 0.05

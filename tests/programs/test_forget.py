@@ -14,7 +14,7 @@ import pytest
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.run_folder import Run
-from crosschannel.pipeline.watch.forgetting import JOURNAL_FILE, policies_that_learned
+from crosschannel.pipeline.watch.forgetting import JOURNAL_FILE, Forgotten, policies_that_learned
 from crosschannel.programs import alerts, decide, forget, update
 
 LIST = "users.csv"
@@ -179,3 +179,9 @@ def test_a_list_without_users_or_a_wrong_flag_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="not a folder of decisions"):
         forget.main([*RUN, "--history.decided", "elsewhere"])
     assert Run.is_at(Path("run"))
+
+
+def test_one_user_and_one_file_are_in_the_singular():
+    told = forget.text(Forgotten(users=1, searched=1), Path("run"), check=False)
+    assert told.splitlines() == ["1 user; rows removed: none", "1 file searched: nothing is left of the users"]
+    assert forget.text(Forgotten(users=2, searched=1200), Path("run"), check=False).startswith("2 users; ")

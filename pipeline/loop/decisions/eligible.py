@@ -13,6 +13,7 @@ from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import DAY
+from crosschannel.core.wording import counted
 from crosschannel.histories.arms import WAITING
 from crosschannel.histories.eligibility import last_eligible
 from crosschannel.histories.history import History
@@ -87,7 +88,7 @@ class Unsaid:
         return Unsaid(self.users + other.users, tuple(name for name in self.actions if name in other.actions))
 
     def __str__(self) -> str:
-        new = f"to {self.users:,} users, for whom nothing was eligible at the last slot or who had none"
+        new = f"to {counted(self.users, 'user')}, for whom nothing was eligible at the last slot or who had none"
         parts = [new] if self.users else []
         parts += [f"of {', '.join(self.actions)}, to anybody"] if self.actions else []
         return "; ".join(parts)

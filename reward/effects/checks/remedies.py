@@ -19,8 +19,8 @@ DRAWN_AT_RANDOM = (
 )
 WEIGHTED_ALREADY = (
     "`did_dr` rests on the probabilities of sending, or on its covariates. Log for each decision the probability with "
-    "which it was drawn, not rounded, or take what made the log send as a covariate. A test of a right log fails by "
-    "chance once in twenty: see whether it fails in another part of the log, too."
+    "which it was drawn, not rounded, or take what made the log send as a covariate. Some test of a right log "
+    "fails by chance once in twenty logs: see whether it fails in another part of the log, too."
 )
 REMEDIES = {
     EARLIER: "Rewards whose windows hold no other message (`reward.overlap: exclude`, a shorter `reward.pre`), or a "

@@ -12,7 +12,7 @@ from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.checks.alike_controls import BY_PROPENSITY
-from crosschannel.reward.effects.checks.check import MIN_SHARE, SIGNIFICANCE_LEVEL, Check
+from crosschannel.reward.effects.checks.check import MIN_SHARE, PRE_TRENDS, SIGNIFICANCE_LEVEL, Check
 from crosschannel.reward.effects.checks.remedies import remedies
 from crosschannel.reward.effects.diagnostics import Diagnostics, diagnose
 from crosschannel.reward.effects.estimates import TreatmentEffects
@@ -22,7 +22,7 @@ from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
 
 #: Values are refused where a test fails at this level, all tests together (Holm's method): one right log in a hundred.
 REFUSAL_LEVEL = 0.01
-PRE_TRENDS, WITHIN = "pre-trends", "bins within the pre window"
+WITHIN = "bins within the pre window"
 #: Tests of the time before the message, which says nothing certain of the windows of the reward.
 OF_THE_TIME_BEFORE = (PRE_TRENDS, "placebo in time")
 
@@ -107,7 +107,7 @@ def _clear_failures(checks: Iterable[Check]) -> tuple[Check, ...]:
     for place, check in enumerate(tested):
         if check.p_value * (len(tested) - place) >= REFUSAL_LEVEL:
             break
-        if check.status == "failed":  # a difference that is certain may be too small to matter
+        if check.status != "passed":  # a difference that is certain may be too small to matter
             failed.append(check)
     return tuple(sorted(failed, key=lambda check: check.name == AFTER))  # causes before what may follow from them
 

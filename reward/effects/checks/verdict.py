@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PROPENSITY
-from crosschannel.reward.effects.checks.check import Check
+from crosschannel.reward.effects.checks.check import PRE_TRENDS, Check, at_joint_level
 from crosschannel.reward.effects.checks.hours_before import NAME as HOURS_BEFORE
 from crosschannel.reward.effects.checks.remedies import causes, remedies
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
 
 FAILURES = {
-    "pre-trends": "pre-trends differ",
+    PRE_TRENDS: "pre-trends differ",
     "placebo in time": "there is an effect before the message",
     "earlier messages": "sent decisions and controls had unequally many messages before",
     BY_PROPENSITY: "controls that were as likely to get a message as the sent decisions change otherwise",
@@ -39,6 +40,9 @@ def failures(checks: Iterable[Check | None]) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class Diagnostics:
     """All diagnostics of an estimate.
+
+    All tests that the verdict may name have one level together, the placebo on controls among them (`at_joint_level`):
+    of right logs at most one in twenty has a verdict that names any.
 
     Attributes:
         checks: The tests.
@@ -69,9 +73,14 @@ class Diagnostics:
         unused_propensities: bool = False,
         unidentified: str = "",
     ) -> Diagnostics:
-        """Gather the checks that could be made, and state the placebo on controls among the facts."""
+        """Gather the checks that could be made at one level, and state the placebo on controls among the facts."""
         lines = () if on_controls is None else (f"{on_controls.name}: {on_controls.text}",)
         made = tuple(check for check in checks if check is not None)
+        if on_controls is None:
+            made = at_joint_level(made)
+        else:
+            *rest, on_controls = at_joint_level([*made, on_controls])
+            made = tuple(rest)
         return cls(
             checks=made,
             facts=(*facts, *lines),
@@ -107,10 +116,22 @@ class Diagnostics:
             what = "what a message is worth" if failed == [FAILURES[AFTER]] else "causal"
             return f"{' and '.join(failed).capitalize()}: do not read the effect as {what}.{rest}"
         unlike = self.on_controls is not None and self.on_controls.status == "failed"
-        rest = f" {UNLIKE_CONTROLS}" if unlike else ""
+        rest = self._unclear + (f" {UNLIKE_CONTROLS}" if unlike else "")
         if untested:
             return f"Not tested: {', '.join(untested)}. No other test fails, which does not prove the effect.{rest}"
         return f"No test fails, which does not prove the effect.{rest}"
+
+    @property
+    def _unclear(self) -> str:
+        """What fails by itself only, in a sentence that begins with a space; empty where nothing does."""
+        checks = (*self.checks, *(() if self.on_controls is None else (self.on_controls,)))
+        names = [f"{check.name} (p = {check.p_value:.2g})" for check in checks if check.status == "unclear"]
+        tests = sum(not np.isnan(check.p_value) for check in checks)
+        return (
+            f" Unclear: {', '.join(names)}, which {tests} tests of a right log together may show by chance."
+            if names
+            else ""
+        )
 
     @property
     def remedies(self) -> tuple[str, ...]:

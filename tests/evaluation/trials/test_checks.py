@@ -7,7 +7,12 @@ import pytest
 from scipy.stats import binomtest, chisquare, multinomial
 
 from crosschannel.evaluation.trials import sample_ratio_p_value
-from crosschannel.evaluation.trials.checks import check_differences, check_entry, check_shares
+from crosschannel.evaluation.trials.checks import (
+    check_differences,
+    check_entry,
+    check_shares,
+    clustered_ratio_p_value,
+)
 
 
 def test_the_sample_ratio_of_many_users_is_tested_by_chi_square():
@@ -71,3 +76,43 @@ def test_several_differences_are_judged_together():
     assert (failed.passed, failed.remedy, failed.invalidates) == (False, "Look.", False)
     assert check_differences("balance", ["x", "y"], [1e-7, 0.4], "Look.").invalidates
     assert check_differences("balance", [], [], "Look.").passed is None
+
+
+def households(seed: int, clusters: int = 600) -> np.ndarray:
+    """Return the users of each household by arm: sizes 1 to 5, drawn as a whole into .5, .3 and .2."""
+    rng = np.random.default_rng(seed)
+    arm = rng.choice(3, clusters, p=SHARES)
+    return np.eye(3, dtype=np.int64)[arm] * (1 + rng.binomial(4, 0.25, clusters))[:, None]
+
+
+SHARES = np.array([0.5, 0.3, 0.2])
+DECLARED = {"new": 0.5, "old": 0.3, "holdout": 0.2}
+
+
+def check_of(members: np.ndarray):
+    counts = (members > 0).sum(axis=0)
+    return check_shares(tuple(DECLARED), counts, DECLARED, "clusters", members)
+
+
+def test_users_of_households_who_are_missing_from_one_arm_are_found():
+    """A third of the users of one arm are lost, one by one: most of its households are still there, and smaller."""
+    rng, members = np.random.default_rng(1), households(0, 1200)
+    assert check_of(members).passed
+    lost = members.copy()
+    lost[:, 1] -= rng.binomial(members[:, 1], 1 / 3)
+    lost = lost[lost.sum(axis=1) > 0]
+    assert sample_ratio_p_value((lost > 0).sum(axis=0), SHARES) > 0.001
+    found = check_of(lost)
+    assert not found.passed
+    assert "(users: new " in found.finding
+
+
+def test_the_ratio_of_users_in_households_has_its_level():
+    """Sizes vary, so that users are not independent: the plain test of users fails too often, this one does not."""
+    p = np.array([clustered_ratio_p_value(households(seed), SHARES) for seed in range(600)])
+    plain = np.array([sample_ratio_p_value(households(seed).sum(axis=0), SHARES) for seed in range(600)])
+    assert 0.02 < (p < 0.05).mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)
+    assert (plain < 0.05).mean() > 0.1
+    assert np.isnan(clustered_ratio_p_value(households(0, 40), SHARES))
+    alone = np.eye(3, dtype=np.int64)[np.repeat([0, 1, 2], [290, 190, 120])]  # each household is one user
+    assert clustered_ratio_p_value(alone, SHARES) == pytest.approx(sample_ratio_p_value(alone.sum(axis=0), SHARES))

@@ -119,7 +119,7 @@ def test_after_a_dip_the_pre_trend_test_fails_for_each_action_and_the_text_shows
     assert (
         "Do not read as causal: push on order (count) by did, email on order (count) by did (pre-trends differ" in text
     )
-    assert "tests of pre-trends and placebos: by chance alone" in text
+    assert "8 tests of pre-trends and placebos. The tests of a kind have 5% together (Holm's method)" in text
 
 
 def test_a_kind_is_contradicted_only_by_one_that_passes_its_own_tests():
@@ -192,7 +192,7 @@ def test_the_report_has_each_action_with_other_windows_and_the_source_of_propens
     for words in (
         "Effect of each channel on each goal, per sent decision with a reward within 1d",
         "odds that are estimated by a logistic regression",
-        "tests of pre-trends and placebos: by chance alone",
+        "tests of pre-trends and placebos. The tests of a kind have",
         "The same by length of the post window",
     ):
         assert words in text, words
@@ -244,7 +244,7 @@ def test_where_nothing_is_identified_the_verdict_says_so_and_what_would_help():
     text = effects_report(listed, make_reward("did", SPEC), EffectsRequest(by=("all",)))
     assert "Not identified: all of them." in text
     assert "Do not read as causal" not in text
-    assert "by chance alone" not in text
+    assert "Holm" not in text
     verdict = text.splitlines()[-1]
     assert verdict.startswith("Verdict: Not identified: no sent decision has a reward, above all: there is no decision")
     assert "Where a log lists messages only, `slots` adds the times" in verdict
