@@ -22,7 +22,7 @@ from crosschannel.core.errors import ConfigError, CrosschannelError
 from crosschannel.core.files import replacing
 from crosschannel.core.serialization import refuse_class
 
-CHECKPOINT_VERSION = 14
+CHECKPOINT_VERSION = 15
 CHECKPOINT, POLICY, FIT = "checkpoint", "policy", "fit"
 _KEYS = ("version", "kind", "agent_spec", "modules", "agent", "extra")
 #: The checksum is the comment that a zip archive, which a file of torch is, may have at its end.

@@ -51,13 +51,13 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Blend:
-    r"""How much the value of a message follows the funnel, and how much the regression of all sends' rewards.
+    r"""How much the value of a message follows the funnel, and how much the regression of all sends.
 
     .. math:: r_i + c_i = b_1 f_i + b_2 q_i + e_i, \qquad (b_1, b_2) \sim N((1, 0), \tau^2 I), \quad b_1, b_2 \ge 0
 
     over messages, with f and q predicted for each half of the users by what the other half taught, and c the expected
     price of their cost events, which neither includes. Where the funnel's assumptions fail its slope moves away from 1
-    and the regression of all sends, which needs none, takes its place.
+    and the regression of all sends' values, which does not ask who engaged, takes its place.
 
     Before that, two parts of the funnel's value get weights s from 0 to 1: what the goals were beyond their surrogates,
     by :math:`y_i = s z_i + e_i` with :math:`s \sim N(0, \tau^2)`, 0 where surrogates hold; and what is personal about

@@ -90,8 +90,8 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
     what users do anyway is not credited to messages. Gain and direct effect have regressions of their own, on those who
     engaged and on those who did not. Each is the sum of two: of the value, in which surrogates may stand for goals, and
     of what the goals themselves were beyond it, with a weight from users that it has not learned from: where surrogates
-    hold, the second is noise. The regression of all sends leaves out the cost events that were observed, as these have
-    hazards of their own.
+    hold, the second is noise. The regression of all sends is of the value of every message, whoever engaged: less
+    noise where engagement tells little.
 
     Args:
         design: The columns of all effects.

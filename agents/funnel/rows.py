@@ -26,7 +26,7 @@ FOLD_SALT, SAMPLE_SALT, NOISE_SALT = 0x66756E6E656C, 0x68617A617264, 0x6E6F69736
 NOISE_ROWS = 65_536
 FOLDS = 2
 #: Targets of the messages' sums.
-TARGETS = 4
+TARGETS = 3
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class Usual:
 class MessageSums:
     """Sums over messages, float64; they add up over rows and days.
 
-    The targets are engagement, value, reward without cost events, and what the goals were beyond the value.
+    The targets are engagement, value, and what the goals were beyond the value.
 
     Attributes:
         engaged: Of the messages that were engaged with.
@@ -232,9 +232,9 @@ class MessageSums:
         yield (self.engaged + self.others).target(0)
         yield self.engaged.target(1)
         yield (self.others + self.untested).target(1)
-        yield (self.engaged + self.others + self.untested + self.unknown).target(2)
-        yield self.engaged.target(3)
-        yield (self.others + self.untested).target(3)
+        yield (self.engaged + self.others + self.untested + self.unknown).target(1)
+        yield self.engaged.target(2)
+        yield (self.others + self.untested).target(2)
 
     def state_dict(self) -> dict[str, Any]:
         """Return them as tensors and plain values."""
@@ -291,7 +291,7 @@ class Messages:
             if not len(at):
                 continue
             engaged = self.engaged[at].nan_to_num(0.0)
-            targets = torch.stack([engaged, self.value[at], self.gross[at], self.gross[at] - self.value[at]], 1)
+            targets = torch.stack([engaged, self.value[at], self.gross[at] - self.value[at]], 1)
             if name not in totals:
                 totals[name] = RunningSums.zeros(design, TARGETS)
             totals[name].add(design, self.rows.x[at], self.cells[at], targets, self.weight[at])
