@@ -11,13 +11,14 @@ import numpy as np
 from crosschannel.agents import Batch, Observations
 from crosschannel.agents import leaves as by_leaf  # whose names are imported on first use: help does not wait
 from crosschannel.agents.base import join
-from crosschannel.core.arrays import BoolArray, IntArray, UIntArray
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, UIntArray
 from crosschannel.core.times import duration
-from crosschannel.histories.arms import held_out
+from crosschannel.histories.arms import AGENT, held_out
 from crosschannel.histories.buckets.leaves import leaf_of
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
-from crosschannel.histories.history import History
+from crosschannel.histories.history import DecisionLog, History
 from crosschannel.pipeline.batches import learnable
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.log_files import lookback
@@ -83,8 +84,7 @@ class ChooseRows:
         allowed = recent.eligible[rows] & allowed_actions(self.config.guardrails, past, user, time)
         components = None
         if parts is not None:
-            # Users of a holdout are like those of other arms: that nothing could be sent says nothing about them.
-            probability = np.where(held_out(d, recent.modules), np.nan, d.propensity[:, 0])[rows]
+            probability = chance_of_none(d, recent.modules, has_holdout=self.config.arms.holdout > 0.0)[rows]
             components = learnable(parts, rows, recent.modules.sends(d.actions[rows]), probability)
         batch = Batch(
             Observations(
@@ -97,6 +97,24 @@ class ChooseRows:
             components=components,
         )
         return Rows(batch, time, user, recent.user_ids)
+
+
+def chance_of_none(decisions: DecisionLog, modules: ActionSpace, *, has_holdout: bool) -> FloatArray:
+    """Return the probability (n,) by whose odds decisions without a message count in what is usual: `message_odds`.
+
+    Users of a holdout are like those of other arms: that nothing could be sent says nothing about them, and they count
+    with odds of 1. Beside them the agent's own decisions without a message do not count. A policy that nearly always
+    sends leaves few of them, which by their odds would outweigh the whole holdout.
+
+    Args:
+        decisions: The decisions.
+        modules: The action space.
+        has_holdout: Whether there is a holdout.
+    """
+    out = np.where(held_out(decisions, modules), np.nan, decisions.propensity[:, 0])
+    if has_holdout and decisions.arm is not None:
+        out[np.asarray(decisions.arm == AGENT, dtype=bool) & ~modules.sends(decisions.actions) & np.isfinite(out)] = 1.0
+    return out
 
 
 def closed(config: Config, history: History, time: int) -> BoolArray:

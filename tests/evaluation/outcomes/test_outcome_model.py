@@ -126,7 +126,7 @@ def test_rewards_that_are_not_identified_are_left_out():
         ),
         ({"context": np.zeros((4, 2))}, InputError, r"column 'context': the shape is \(4, 2\), not \(5, 2\)"),
         ({"user": np.zeros(4, dtype=np.int64)}, InputError, r"column 'user': the shape is \(4,\), not \(5,\)"),
-        ({"user": np.zeros(5, dtype=np.int64)}, ConfigError, "5 folds, 1 users"),
+        ({"user": np.zeros(5, dtype=np.int64)}, ConfigError, "5 folds, 1 user$"),
         ({"rewards": np.full(5, np.nan)}, ConfigError, "5 folds, 0 users"),
         ({"folds": 1}, ConfigError, "1 folds, 5 users"),
     ],
