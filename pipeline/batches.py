@@ -38,23 +38,23 @@ def components_at(log: ReplayLog, rows: IntArray) -> Components | None:
     """Return the components of the rewards at steps of a log (N,), or None without a funnel."""
     if log.components is None:
         return None
-    return learnable(log.components, rows, log.modules.sends(log.actions[rows]), log.propensity[rows, 0])
+    odds = message_odds(log.modules.sends(log.actions[rows]), log.propensity[rows, 0])
+    return learnable(log.components, rows, odds)
 
 
-def learnable(parts: RewardComponents, rows: IntArray, sent: BoolArray, probability: FloatArray) -> Components:
-    """Return the components of some decisions' rewards (N,) as agents learn from them, with the odds of a message.
+def learnable(parts: RewardComponents, rows: IntArray, odds: FloatArray) -> Components:
+    """Return the components of some decisions' rewards (N,) as agents learn from them.
 
     Args:
         parts: The components of all decisions.
         rows: Which decisions (N,).
-        sent: Whether something was sent at each (N,).
-        probability: Probability of each one's action in the first module (N,): see `message_odds`.
+        odds: Odds of a message at each one (N,), with which those without one count: see `message_odds`.
     """
     return Components(
         engaged=parts.engaged[rows],
         value=parts.value[rows],
         cost=parts.cost[rows],
-        odds=message_odds(sent, probability),
+        odds=odds,
         cost_names=parts.cost_names,
         cost_weights=parts.cost_weights,
     )

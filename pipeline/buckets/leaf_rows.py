@@ -23,7 +23,7 @@ from crosschannel.histories.arms import held_out
 from crosschannel.histories.buckets import leaf_of
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import History
-from crosschannel.pipeline.batches import learnable
+from crosschannel.pipeline.batches import learnable, message_odds
 from crosschannel.pipeline.buckets.columns import read_columns
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, train_columns
@@ -145,7 +145,8 @@ def _rows(history: History, frame: RewardFrame, features: ContextFeatures, leave
     rows = rows[np.lexsort((d.key[rows], d.time[rows], user_keys[d.user[rows]]))]
     user, parts, components = d.user[rows], frame.components, None
     if parts is not None:
-        components = learnable(parts, rows, history.modules.sends(d.actions[rows]), d.propensity[rows, 0])
+        odds = message_odds(history.modules.sends(d.actions[rows]), d.propensity[rows, 0])
+        components = learnable(parts, rows, odds)
     context = features.at(history, user, d.time[rows])
     batch = Batch(
         observations=Observations(context, np.ones((len(rows), 0), dtype=bool), user_keys[user]),

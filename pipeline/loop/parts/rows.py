@@ -19,7 +19,7 @@ from crosschannel.histories.buckets.leaves import leaf_of
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
 from crosschannel.histories.history import DecisionLog, History
-from crosschannel.pipeline.batches import learnable
+from crosschannel.pipeline.batches import learnable, message_odds
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.log_files import lookback
 from crosschannel.pipeline.loop.parts.log import LogParts
@@ -84,8 +84,8 @@ class ChooseRows:
         allowed = recent.eligible[rows] & allowed_actions(self.config.guardrails, past, user, time)
         components = None
         if parts is not None:
-            probability = chance_of_none(d, recent.modules, has_holdout=self.config.arms.holdout > 0.0)[rows]
-            components = learnable(parts, rows, recent.modules.sends(d.actions[rows]), probability)
+            odds = odds_with_arms(d, recent.modules, has_holdout=self.config.arms.holdout > 0.0)
+            components = learnable(parts, rows, odds[rows])
         batch = Batch(
             Observations(
                 self.features.at(past, user, time), recent.modules.feasible_mask(allowed), past.user_keys[user]
@@ -99,21 +99,30 @@ class ChooseRows:
         return Rows(batch, time, user, recent.user_ids)
 
 
-def chance_of_none(decisions: DecisionLog, modules: ActionSpace, *, has_holdout: bool) -> FloatArray:
-    """Return the probability (n,) by whose odds decisions without a message count in what is usual: `message_odds`.
+def odds_with_arms(decisions: DecisionLog, modules: ActionSpace, *, has_holdout: bool) -> FloatArray:
+    r"""Return the odds (n,) with which decisions without a message count in what is usual: see `message_odds`.
 
     Users of a holdout are like those of other arms: that nothing could be sent says nothing about them, and they count
-    with odds of 1. Beside them the agent's own decisions without a message do not count. A policy that nearly always
-    sends leaves few of them, which by their odds would outweigh the whole holdout.
+    with 1. Beside them the agent's own decisions without a message count with the probability of one,
+
+    .. math:: w = 1 - p_0 \le 1
+
+    (overlap weights; Li, Morgan & Zaslavsky 2018, "Balancing covariates via propensity score weighting", JASA). Their
+    odds would make them as many as the messages, of which a policy that nearly always sends leaves a few rows with
+    large weights, and the noise of these would outweigh the whole holdout. The users whom the policy tends to leave
+    alone count a little too much: by as much as these decisions are many beside the holdout's.
 
     Args:
         decisions: The decisions.
         modules: The action space.
         has_holdout: Whether there is a holdout.
     """
-    out = np.where(held_out(decisions, modules), np.nan, decisions.propensity[:, 0])
+    sent, none = modules.sends(decisions.actions), decisions.propensity[:, 0]
+    apart = held_out(decisions, modules)
+    out = message_odds(sent, np.where(apart, np.nan, none))
     if has_holdout and decisions.arm is not None:
-        out[np.asarray(decisions.arm == AGENT, dtype=bool) & ~modules.sends(decisions.actions) & np.isfinite(out)] = 1.0
+        own = np.asarray(decisions.arm == AGENT, dtype=bool) & ~sent & ~apart & np.isfinite(none)
+        out[own] = 1.0 - none[own]
     return out
 
 
