@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import Ridge, RidgeCV
 
 from benchmarks.shop import CHANNELS, FIRST, OFFERS, TONES, WARMUP, Shop
 from benchmarks.tables import add_rows
@@ -91,6 +90,8 @@ def ridge_choices(shop: Shop, outcome: FloatArray, x: FloatArray, now: FloatArra
         x: Contexts of all decisions (days, n, D).
         now: Contexts of the last ones (n, D).
     """
+    from sklearn.linear_model import Ridge, RidgeCV  # the extra `baselines`
+
     decisions = shop.log[0]
     actions = np.stack([codes(decisions[str(module["name"])], module["actions"]) for module in MODULES], 1)
     flat, y = x.reshape(-1, x.shape[-1]), outcome.reshape(-1)
