@@ -66,17 +66,17 @@ class Design:
         An action has effects of its own for each choice of the module that it is conditioned on, if these take at most
         `SHARE_OF_TABLES` of the columns that a fit may have.
         """
-        by_condition = cls._build(modules, modules, width, 1 + width)
-        if by_condition.columns <= SHARE_OF_TABLES * MAX_COLUMNS:
-            return by_condition
-        shared = by_condition.without_conditions()
-        return shared if shared.columns <= MAX_COLUMNS else shared.with_intercepts_only()
+        shared, each = modules.without_conditions(), 1 + width
+        if _columns(modules, width, each) <= SHARE_OF_TABLES * MAX_COLUMNS:
+            return cls._build(modules, modules, width, each)
+        return cls._build(modules, shared, width, each if _columns(shared, width, each) <= MAX_COLUMNS else 1)
 
     def of_rows(self, messages: int) -> Design:
         """Return the columns for a number of messages: those of all effects if these are enough for each column."""
-        for design in (self, self.without_conditions()):
-            if messages >= MESSAGES_PER_COLUMN * design.columns:
-                return design
+        if messages >= MESSAGES_PER_COLUMN * self.columns:
+            return self
+        if messages >= MESSAGES_PER_COLUMN * _columns(self.modules.without_conditions(), self.width, self.each):
+            return self.without_conditions()
         return self.with_intercepts_only()
 
     @property
@@ -189,6 +189,11 @@ class Design:
                 0, self.block[start : start + self.each], torch.einsum("akc,ab,bkc->kc", a, self.affinity[m], b)
             )
         return out
+
+
+def _columns(effects: ActionSpace, width: int, each: int) -> int:
+    """Return the number of columns, which says whether to build them: their prior takes the inverse of many cells."""
+    return 1 + 2 * width + each * sum(effects.n_table_cells(m) for m in range(len(effects)))
 
 
 def _affinity(modules: ActionSpace, m: int) -> Tensor:

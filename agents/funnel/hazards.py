@@ -157,8 +157,8 @@ def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, ev
         events: Number of events in all rows.
         rows: Number of all rows.
     """
-    alike = design.without_conditions()  # most that is told of an action holds for all that it is conditioned on
-    centre, slopes = prior_centre(events, rows), events >= EVENTS_PER_SLOPE * int(alike.slopes[alike.block].sum())
+    # An action's slopes count once: most that is told of it holds for all that it is conditioned on.
+    centre, slopes = prior_centre(events, rows), events >= EVENTS_PER_SLOPE * design.modules.total * (design.each - 1)
     working = torch.zeros(design.columns, dtype=torch.float64)
     working[0] = centre
     empty = DesignStatistics.empty(design.columns, 1)

@@ -141,7 +141,7 @@ def _counted(history: History, opened: list[int]) -> History:
 
 @pytest.mark.slow
 def test_a_deployment_is_learned_from_day_by_day_in_buckets(tmp_path: Path) -> None:
-    """Arms, decisions by date, users who join and leave, actions that come and go: each day the log is divided anew."""
+    """Arms, decisions by date, users and actions that come and go: each day the log is divided again."""
     pytest.importorskip("duckdb", reason="DuckDB is not installed")
     with chdir(tmp_path):
         for _ in simulate(load_config(ROOT / "tests/programs/closed_loop.yaml", {}), Path("run")):
