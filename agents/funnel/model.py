@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.calibration import Blend, BlendSums, Predictions
+from crosschannel.agents.funnel.calibration import Blend, BlendSums, JudgedMessages, Predictions
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import HazardFit, fit_hazard, predict
 from crosschannel.agents.funnel.personal import contexts_to_judge, personal_weight
@@ -117,7 +117,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
     cost = expected_cost(used, messages, logs, torch.tensor(organic), weights)
     halves = taught_by_halves(used, by_fold, variance, noise)
     personal = followed(used, halves, usual.tested, contexts_to_judge(sent))
-    predicted = predictions(used, messages, halves, personal, cost)
+    blend = BlendSums.from_messages(used.base, [judged_messages(used, messages, halves, personal, cost)])
     return Fit(
         messages=len(sent),
         usual=usual,
@@ -126,7 +126,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
         organic=torch.tensor(organic),
         variance=variance,
         noise=noise,
-        blend=BlendSums.from_messages(messages.reward, predicted, sent.user, sent.fold).blend(personal),
+        blend=blend.blend(personal),
     )
 
 
@@ -164,12 +164,12 @@ def solve(design: Design, found: Fit, members: int, generator: torch.Generator) 
     blend = found.blend
     followed = [each.followed(used, head) for each, head in zip(found.hazards, drawn[len(fitted) :], strict=True)]
     value = _with_missed(drawn[: len(fitted)], blend.missed)
-    value[:ALL_SENDS] = [used.scale_slopes(head, blend.personal) for head in value[:ALL_SENDS]]
+    value = [used.scale_slopes(head, blend.personal) for head in value]
     spread = _with_missed(variance[: len(fitted)], blend.missed**2)
     hazard = torch.stack(followed) if hazards else torch.zeros(0, 1 + members, used.columns)
     sd = torch.stack([*spread, *variance[len(fitted) :]]).sqrt()
-    sd[:ALL_SENDS, used.slopes] *= blend.personal
-    for spread_of, each in zip(sd[ALL_SENDS + 1 :], found.hazards, strict=True):
+    sd[: len(value), used.slopes] *= blend.personal
+    for spread_of, each in zip(sd[len(value) :], found.hazards, strict=True):
         spread_of[used.slopes] *= each.personal
     heads = Heads(
         value=torch.stack(value), hazard=hazard, organic=found.organic, tested=found.usual.tested, blend=blend, sd=sd
@@ -287,36 +287,28 @@ def followed(design: Design, halves: Sequence[Taught], tested: Tensor, contexts:
     return personal_weight(design, [each.best() for each in judging], judging, contexts)
 
 
-def predictions(
+def judged_messages(
     design: Design, messages: Messages, halves: Sequence[Taught], personal: float, cost: Tensor
-) -> Predictions:
+) -> JudgedMessages:
     """Predict messages by what the other half of the users taught, at an expected `cost` (n,)."""
-    judged, funnel, missed, everybody = cost.new_zeros(4, len(cost)).unbind()
-    # All that is personal counts on most logs: both predictions are one then.
-    used, used_missed = (funnel, missed) if personal == 1.0 else cost.new_zeros(2, len(cost)).unbind()
-    by_weight = {1.0: (funnel, missed), personal: (used, used_missed)}
+    judged, funnel, everybody, missed = cost.new_zeros(4, len(cost)).unbind()
     for fold in range(FOLDS):
         other, at = halves[1 - fold], (messages.rows.fold == fold).nonzero()[:, 0]
         x, cells = messages.rows.x[at], messages.cells[at]
         tested = messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
-        everybody[at] = predict(design, other.means[ALL_SENDS], x, cells)
         p, gain, direct = (predict(design, head, x, cells) for head in other.alone)
         judged[at] = direct + p.clamp(0.0, 1.0) * tested * (gain - direct)
-        parts = [*other.means[:ALL_SENDS], *other.means[ALL_SENDS + 1 :]]
-        for weight, (values, beyond) in by_weight.items():
-            scaled = (design.scale_slopes(head, weight) for head in parts)
-            p, gain, direct, missed_gain, missed_direct = (predict(design, head, x, cells) for head in scaled)
-            p = p.clamp(0.0, 1.0) * tested
-            values[at] = p * gain + (1.0 - p) * direct
-            beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
-    return Predictions(
-        judged=judged,
-        funnel=funnel,
-        missed=missed,
-        used=used,
-        used_missed=used_missed,
-        all_sends=everybody,
-        cost=cost,
+        scaled = (design.scale_slopes(head, personal) for head in other.means)
+        p, gain, direct, everybody[at], *beyond = (predict(design, head, x, cells) for head in scaled)
+        p = p.clamp(0.0, 1.0) * tested
+        funnel[at], missed[at] = direct + p * (gain - direct), beyond[1] + p * (beyond[0] - beyond[1])
+    return JudgedMessages(
+        common=design.common(messages.rows.x),
+        reward=messages.reward,
+        value=messages.value,
+        user=messages.rows.user,
+        fold=messages.rows.fold,
+        predictions=Predictions(judged=judged, funnel=funnel, missed=missed, all_sends=everybody, cost=cost),
     )
 
 

@@ -12,7 +12,7 @@ from crosschannel.agents.funnel.averages import PolicyMeans
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.policy import Slots, flat_prices, preferred_shares
 from crosschannel.agents.funnel.rows import FOLDS, FunnelRows
-from crosschannel.agents.funnel.values import ALL_SENDS, Effects, Heads
+from crosschannel.agents.funnel.values import Effects, Heads
 
 #: The weights that are tried.
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -76,9 +76,7 @@ def contexts_to_judge(messages: FunnelRows) -> list[Tensor]:
 
 def _values(design: Design, choosing: Heads, weight: float, heads: Heads, effects: Effects, x: Tensor) -> Tensor:
     """Return the mean values (V,), by some heads and their effects, of the messages that others choose."""
-    scaled = choosing.value.clone()
-    scaled[:ALL_SENDS] = torch.stack([design.scale_slopes(head, weight) for head in scaled[:ALL_SENDS]])
-    choosing = replace(choosing, value=scaled)
+    choosing = replace(choosing, value=design.scale_slopes(choosing.value, weight))
     modules, prices = design.modules, flat_prices(design.modules, None)
     counts = (modules.n_table_cells(m) for m in range(len(modules)))
     eligible = tuple(torch.ones(count, len(x), dtype=torch.bool) for count in counts)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.ensemble.noise import learn_noise
-from crosschannel.agents.funnel.calibration import BlendSums, Predictions
+from crosschannel.agents.funnel.calibration import BlendSums, JudgedMessages
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import (
     HazardFit,
@@ -37,7 +37,7 @@ from crosschannel.agents.funnel.model import (
     expected_cost,
     fit_priors,
     followed,
-    predictions,
+    judged_messages,
     taught_by_halves,
 )
 from crosschannel.agents.funnel.personal import contexts_to_judge
@@ -282,17 +282,14 @@ def blend_sums(
     organic: Tensor,
 ) -> BlendSums:
     """Make the third pass over the rows of some leaves, all of whose users are within them."""
-    reward, user, fold, found = [], [], [], []
-    for messages in _messages(folders, design, leaves, usual):
-        cost = expected_cost(design, messages, hazards, organic, _weights(leaves))
-        found.append(predictions(design, messages, halves, personal, cost))
-        reward.append(messages.reward)
-        user.append(messages.rows.user)
-        fold.append(messages.rows.fold)
-    if not found:
-        return BlendSums.zeros()
-    columns = {f.name: torch.cat([getattr(each, f.name) for each in found]) for f in fields(Predictions)}
-    return BlendSums.from_messages(torch.cat(reward), Predictions(**columns), torch.cat(user), torch.cat(fold))
+    weights = _weights(leaves)
+
+    def judged() -> Iterator[JudgedMessages]:
+        for messages in _messages(folders, design, leaves, usual):
+            cost = expected_cost(design, messages, hazards, organic, weights)
+            yield judged_messages(design, messages, halves, personal, cost)
+
+    return BlendSums.from_messages(design.base, judged())
 
 
 def _messages(folders: Task, design: Design, leaves: Leaves, usual: Usual) -> Iterator[Messages]:
