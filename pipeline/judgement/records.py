@@ -137,10 +137,10 @@ class Calibration:
         slope_se: Its standard error over users; NaN with few users.
         intercept: Intercept of that regression.
         weight_of_funnel: How much the value of a message follows the funnel.
-        weight_of_all_sends: How much it follows the regression of all sends' rewards, which needs no assumption on who
+        weight_of_all_sends: How much it follows the regression of all sends' values, which needs no assumption on who
             engages.
         weight_of_missed: How much of what surrogates miss counts, within the funnel.
-        weight_of_personal: How much of how actions' effects differ by context counts, within the funnel.
+        weight_of_personal: How much of how actions' effects differ by context counts.
     """
 
     slope: float
@@ -159,9 +159,8 @@ class Calibration:
         return (
             f"Slope of the rewards of all messages on the funnel's predicted value: {slope} ({meaning}). The "
             f"value of a message follows the funnel by {self.weight_of_funnel:.2f} and the regression of all sends by "
-            f"{self.weight_of_all_sends:.2f}; within the funnel, what is personal about a choice counts by "
-            f"{self.weight_of_personal:.2f}, and what surrogates "
-            f"miss by {self.weight_of_missed:.2f}."
+            f"{self.weight_of_all_sends:.2f}; what is personal about a choice counts by "
+            f"{self.weight_of_personal:.2f}, and within the funnel what surrogates miss by {self.weight_of_missed:.2f}."
         )
 
 
