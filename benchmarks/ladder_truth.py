@@ -9,6 +9,8 @@ import numpy as np
 
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.envs.market import BusinessAsUsual, Choice, Market, MarketState, MarketTruth, simulate_history
+from crosschannel.envs.market.effects import check_dependencies, expected_effects
+from crosschannel.envs.market.state import ROWS_PER_CHUNK
 from crosschannel.histories import History
 
 
@@ -65,12 +67,21 @@ class ExactValues:
     logged: Sequence[FloatArray]
     given: Sequence[int | None]
 
-    def mixed(self, by_policy: Collection[int]) -> float:
-        """Return the value if the policy chooses these modules, and the log all others."""
-        modules = range(len(self.policy))
-        shares = [self.policy[m] if m in by_policy else self.logged[m] for m in modules]
-        given = [self.given[m] if m in by_policy else None for m in modules]
-        return float(np.average(self.truth.expected_effect(self.rows, shares, given), weights=self.weight))
+    def mixed(self, by_policy: Sequence[Collection[int]]) -> list[float]:
+        """Return the values if the policy chooses the modules of each collection, and the log all others."""
+        slots, market = self.truth.slots(self.rows), self.truth.market
+        totals = np.zeros(len(by_policy))
+        for start in range(0, len(slots), ROWS_PER_CHUNK):
+            rows = slice(start, start + ROWS_PER_CHUNK)
+            part = slots.take(rows)
+            # What messages are worth is the same for all of them, and takes most of the time.
+            opening, content = market.open_value(part), market.content_value(part)
+            for k, modules in enumerate(by_policy):
+                shares = [self.policy[m][rows] if m in modules else p[rows] for m, p in enumerate(self.logged)]
+                given = [self.given[m] if m in modules else None for m in range(len(self.logged))]
+                effects = expected_effects(opening, content, shares, check_dependencies(shares, given))
+                totals[k] += self.weight[rows] @ effects
+        return [float(total) for total in totals / self.weight.sum()]
 
     def by_name(self, names: Sequence[str], factors: Sequence[Sequence[int]]) -> dict[str, float]:
         """Return the exact mean of every estimate, by its name.
@@ -83,14 +94,16 @@ class ExactValues:
             `logged`, `policy`, `order 0`, `order 1`, each module alone by its name, and each factor's step given the
             policy's channel as `step NAME+NAME`.
         """
-        channel = self.mixed([0])
-        steps = {"+".join(names[m] for m in f): self.mixed([0, *f]) - channel for f in factors}
+        policies = [[], range(len(names)), [0], *([m] for m in range(1, len(names))), *([0, *f] for f in factors)]
+        logged, policy, channel, *rest = self.mixed(policies)
+        alone, joined = rest[: len(names) - 1], rest[len(names) - 1 :]
+        steps = {f"step {'+'.join(names[m] for m in f)}": v - channel for f, v in zip(factors, joined, strict=True)}
         return {
-            "logged": self.mixed([]),
-            "policy": self.mixed(range(len(names))),
+            "logged": logged,
+            "policy": policy,
             "order 0": channel,
             "order 1": channel + sum(steps.values()),
             names[0]: channel,
-            **{name: self.mixed([m]) for m, name in enumerate(names) if m > 0},
-            **{f"step {name}": step for name, step in steps.items()},
+            **dict(zip(names[1:], alone, strict=True)),
+            **steps,
         }
