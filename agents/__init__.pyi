@@ -33,11 +33,6 @@ from .constraints.settings import Constraints as Constraints
 from .constraints.settings import CostLimit as CostLimit
 from .ensemble.agent import EnsembleThompson as EnsembleThompson
 from .explain import ALL_DECISIONS as ALL_DECISIONS
-from .explain import as_markdown as as_markdown
-from .explain import as_scalars as as_scalars
-from .explain import as_text as as_text
-from .explain import component_names as component_names
-from .explain import plot_policy as plot_policy
 from .explain import policy_table as policy_table
 from .linear.agent import BestFixed as BestFixed
 from .linear.agent import EpsilonGreedy as EpsilonGreedy
@@ -45,6 +40,11 @@ from .linear.agent import LinearThompson as LinearThompson
 from .linear.neural_linear import NeuralLinear as NeuralLinear
 from .policy import Policy as Policy
 from .policy import VotingPolicy as VotingPolicy
+from .policy_views import as_markdown as as_markdown
+from .policy_views import as_scalars as as_scalars
+from .policy_views import as_text as as_text
+from .policy_views import component_names as component_names
+from .policy_views import plot_policy as plot_policy
 from .registry import AGENTS as AGENTS
 from .registry import agent_settings as agent_settings
 from .registry import check_settings as check_settings

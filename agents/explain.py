@@ -1,9 +1,10 @@
-"""Tables that explain a policy by module, action and user segment: what it does, and what it expects to earn."""
+"""The table that explains a policy by module, action and user segment: what it does, and what it expects to earn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +15,15 @@ from crosschannel.agents.policy import chunks
 from crosschannel.agents.sampling import vote_shares
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray
-from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.plotting import Mark, draw_marks
-
-if TYPE_CHECKING:  # Matplotlib takes long to import: it is loaded where a plot is drawn.
-    from matplotlib.axes import Axes
 
 ALL_DECISIONS = "all decisions"
 COMPONENTS = ("engagement", "gain", "direct")
 HAZARD = "hazard_"
+#: What stands in `given` where the policy chooses what a module is conditioned on.
+ANY = "any"
 COLUMNS = (
-    *("segment", "decisions", "module", "action", "share", "reward", "low", "high", "top_vote_share", "entropy"),
+    *("segment", "decisions", "module", "given", "action", "share", "reward", "low", "high"),
+    *("top_vote_share", "entropy"),
     *(f"{name}{bound}" for name in COMPONENTS for bound in ("", "_low", "_high")),
 )
 NORMAL_QUANTILE_975 = 1.96
@@ -60,10 +59,14 @@ def policy_table(
 ) -> pd.DataFrame:
     r"""Tabulate how often a policy chooses each action, the action's expected reward, and the agreement of the votes.
 
-    The table has one row for each segment, module and action, and the columns
+    The table has one row for each segment, module and action; for a module that is conditioned on an earlier one, also
+    for each choice of that. Its columns are
 
     - `decisions`: number of slots in the segment;
-    - `share`: how often the policy chooses the action; for modules after the first, as a share of the messages;
+    - `given`: the choice of the earlier module, such as a channel, to which the row's numbers belong; `any` where the
+      policy makes it;
+    - `share`: how often the policy chooses the action; for modules after the first, as a share of the messages, and
+      where a choice is given of those with it;
     - `reward`: the action's expected incremental reward, averaged over the slots at which it is eligible, with the
       choice that it is conditioned on made by the policy; `low` and `high` are the 95 % interval of the agent's
       estimates, :math:`\bar q \pm 1.96\,\mathrm{sd}_k(q_k)`. NaN for agents without estimates;
@@ -76,8 +79,8 @@ def policy_table(
       intervals of the agent's estimates end in `_low` and `_high`, and keep within what is possible. NaN without a
       funnel; `engagement` and `gain` are also NaN where the log does not tell who engages.
 
-    `top_vote_share` and `entropy` describe a module and repeat in the rows of its actions. They are NaN where no
-    slot has a choice.
+    `top_vote_share` and `entropy` describe a module, or a module given a choice, and repeat in the rows of its actions.
+    They are NaN where no slot has a choice.
 
     Args:
         agent: The agent.
@@ -95,27 +98,89 @@ def policy_table(
         names, place = np.unique(np.asarray(found).astype(str), return_inverse=True)
         kinds += names.tolist()
         member = np.concatenate([member, place[code] == np.arange(len(names))[:, None]])
-    totals = [_Totals(len(kinds), size) for size in modules.sizes]
+    totals = {(m, c): _Totals(len(kinds), size) for m, size in enumerate(modules.sizes) for c in _givens(modules, m)}
     for rows, chunk in chunks(observations):
         given = agent.action_probabilities(chunk) if probabilities is None else [p[rows] for p in probabilities]
-        estimates = agent.expected_rewards(chunk) if isinstance(agent, EstimatingAgent) else [None] * len(modules)
+        estimates = agent.expected_rewards(chunk) if isinstance(agent, EstimatingAgent) else None
         components = agent.components(chunk) if isinstance(agent, FunnelAgent) else {}
         mask = modules.split(modules.feasible_mask(chunk.action_mask))
         marginals = modules.marginals(given)
-        for m, total in enumerate(totals):
-            here = member[:, rows].astype(float)
-            total.add(modules, m, here, marginals, mask[m], estimates[m])
+        here = member[:, rows].astype(float)
+        for (m, c), total in totals.items():
+            slots = _Slots.build(modules, m, c, given[m], marginals, mask)
+            total.add(here, slots)
+            if estimates is not None:
+                values = estimates[m].astype(np.float64)
+                total.add_estimates(here, slots, values, vote_shares(modules, m, values, mask[m], 0.0))
             for name, parts in components.items():
-                total.add_component(name, parts[m], modules, m, here, marginals, mask[m])
-    tables = [
-        _table(kinds, member.sum(1), module.name, module.actions, total)
-        for module, total in zip(modules, totals, strict=True)
-    ]
+                total.add_component(name, here, slots, parts[m].astype(np.float64))
+    tables = [_table(kinds, member.sum(1), modules, m, c, total) for (m, c), total in totals.items()]
     return pd.concat(tables).sort_values("segment", key=lambda s: s.map(kinds.index), kind="stable", ignore_index=True)
 
 
+def _givens(modules: ActionSpace, m: int) -> Iterator[int | None]:
+    """Yield the choices for which module m has rows, of the module that it is conditioned on; None for the policy's."""
+    yield None
+    condition = modules.condition(m)
+    if condition is not None:
+        yield from range(0 if condition else 1, modules.sizes[condition])
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """N slots at which a module chooses, whatever it is conditioned on or after one choice of that.
+
+    Attributes:
+        chosen: Probability of each action (N, A).
+        reached: Probability that the module is asked (N,).
+        mask: Where each action counts (N, A).
+        ways: Probability of a choice from each of C sets of actions that compete (N, C).
+        sets: The eligible actions in each (N, C, A).
+        rows: Which rows of the module's table these sets are; None of a module without a table.
+    """
+
+    chosen: FloatArray
+    reached: FloatArray
+    mask: BoolArray
+    ways: FloatArray
+    sets: BoolArray
+    rows: slice | None
+
+    @classmethod
+    def build(
+        cls,
+        modules: ActionSpace,
+        m: int,
+        given: int | None,
+        probabilities: FloatArray,
+        marginals: list[FloatArray],
+        masks: Sequence[BoolArray],
+    ) -> _Slots:
+        """Return module m's slots, by its probabilities (N, *shape(m)), all marginals and eligible actions (N, A_j)."""
+        (ways, sets), condition = choice_sets(modules, m, marginals, masks[m]), modules.condition(m)
+        if given is None or condition is None:
+            rows = None if condition is None else slice(None)
+            return cls(marginals[m], marginals[m].sum(1), masks[m], ways, sets, rows)
+        rows = slice(given, given + 1)
+        reached = marginals[condition][:, rows]
+        mask = masks[m] & masks[condition][:, rows]
+        return cls(reached * probabilities[:, given], reached[:, 0], mask, ways[:, rows], sets[:, rows], rows)
+
+    def over_rows(self, values: FloatArray) -> FloatArray:
+        """Return estimates (K, N, A) from those of the module's table, whose rows the policy chooses if it has several.
+
+        Where the policy chooses none of them, they are 0; where one is given, they count whether or not it chooses it.
+        """
+        if self.rows is None:
+            return values
+        if self.ways.shape[1] == 1:
+            return values[:, :, self.rows][:, :, 0]
+        weight = self.ways / np.maximum(self.ways.sum(1, keepdims=True), 1e-300)
+        return np.asarray(np.einsum("nc,knca->kna", weight, np.where(weight[..., None] > 0, values, 0.0)))
+
+
 class _Totals:
-    """Sums over slots by segment (S, ...) for one module: choices, estimates where eligible, and votes."""
+    """Sums over slots by segment (S, ...): choices, estimates where eligible, and votes."""
 
     def __init__(self, segments: int, size: int) -> None:
         self.chosen = np.zeros((segments, size))
@@ -124,46 +189,26 @@ class _Totals:
         self.components: dict[str, _MeanEstimates] = {}
         self.votes = np.zeros((3, segments))
 
-    def add(
-        self,
-        modules: ActionSpace,
-        m: int,
-        member: FloatArray,
-        marginals: list[FloatArray],
-        mask: BoolArray,
-        estimates: npt.NDArray[Any] | None,
-    ) -> None:
-        """Add N slots; `member` (S, N) marks each segment's slots."""
-        self.chosen += member @ marginals[m]
-        self.reached += member @ marginals[m].sum(1)
-        if estimates is None:
-            return
-        ways, sets = choice_sets(modules, m, marginals, mask)
-        values = estimates.astype(np.float64)
-        self.mean.add(member, mask, _over_conditions(modules, m, ways, values))
-        votes = vote_shares(modules, m, values, mask, 0.0)
-        if votes.ndim == 2:
-            votes = votes[:, None, :] * sets
-        open_ = ways * (sets.sum(-1) > 1)
+    def add(self, member: FloatArray, slots: _Slots) -> None:
+        """Add the choices at N slots; `member` (S, N) marks each segment's slots."""
+        self.chosen += member @ slots.chosen
+        self.reached += member @ slots.reached
+
+    def add_estimates(self, member: FloatArray, slots: _Slots, values: FloatArray, shares: FloatArray) -> None:
+        """Add estimates (K, N, *shape(m)) at N slots, and their shares of votes (N, *shape(m))."""
+        self.mean.add(member, slots.mask, slots.over_rows(values))
+        votes = shares[:, None] * slots.sets if slots.rows is None else shares[:, slots.rows]
+        eligible = slots.sets.sum(-1)
+        open_ = slots.ways * (eligible > 1)
         logs = np.log(np.where(votes > 0, votes, 1.0))
-        disorder = -(votes * logs).sum(-1) / np.log(np.maximum(sets.sum(-1), 2))
+        disorder = -(votes * logs).sum(-1) / np.log(np.maximum(eligible, 2))
         for place, column in enumerate((open_, open_ * votes.max(-1), open_ * disorder)):
             self.votes[place] += member @ column.sum(1)
 
-    def add_component(
-        self,
-        name: str,
-        estimates: npt.NDArray[Any],
-        modules: ActionSpace,
-        m: int,
-        member: FloatArray,
-        marginals: list[FloatArray],
-        mask: BoolArray,
-    ) -> None:
+    def add_component(self, name: str, member: FloatArray, slots: _Slots, estimates: FloatArray) -> None:
         """Add a component's estimates at N slots; those that do not exist (NaN) are left out."""
-        ways, _ = choice_sets(modules, m, marginals, mask)
-        mean = _over_conditions(modules, m, ways, estimates.astype(np.float64))
-        self.components.setdefault(name, _MeanEstimates()).add(member, mask & ~np.isnan(mean).any(0), mean)
+        mean = slots.over_rows(estimates)
+        self.components.setdefault(name, _MeanEstimates()).add(member, slots.mask & ~np.isnan(mean).any(0), mean)
 
 
 class _MeanEstimates:
@@ -187,14 +232,6 @@ class _MeanEstimates:
         mean = each.mean(0)
         sd = each.std(0, ddof=1) if len(each) > 1 else nothing
         return mean, mean - NORMAL_QUANTILE_975 * sd, mean + NORMAL_QUANTILE_975 * sd
-
-
-def _over_conditions(modules: ActionSpace, m: int, ways: FloatArray, values: FloatArray) -> FloatArray:
-    """Return the estimates (K, N, A) of module m's actions, with what they are conditioned on chosen by the policy."""
-    if modules.condition(m) is None:
-        return values
-    weight = ways / np.maximum(ways.sum(1, keepdims=True), 1e-300)
-    return np.asarray(np.einsum("nc,knca->kna", weight, np.where(weight[..., None] > 0, values, 0.0)))
 
 
 def choice_sets(
@@ -230,16 +267,18 @@ def choice_sets(
 
 
 def _table(
-    kinds: list[str], decisions: npt.NDArray[Any], module: str, actions: tuple[str, ...], total: _Totals
+    kinds: list[str], decisions: npt.NDArray[Any], modules: ActionSpace, m: int, given: int | None, total: _Totals
 ) -> pd.DataFrame:
     s, a = total.chosen.shape
+    condition = modules.condition(m)
     mean, low, high = total.mean.interval((s, a))
     reached = np.where(total.votes[0] > 0, total.votes[0], np.nan)
     columns = {
         "segment": np.repeat(kinds, a),
         "decisions": np.repeat(decisions, a),
-        "module": module,
-        "action": np.tile(actions, s),
+        "module": modules.names[m],
+        "given": ANY if condition is None or given is None else modules[condition].actions[given],
+        "action": np.tile(modules[m].actions, s),
         "share": (total.chosen / np.where(total.reached > 0, total.reached, np.nan)[:, None]).reshape(-1),
         "reward": mean.reshape(-1),
         "low": low.reshape(-1),
@@ -257,127 +296,3 @@ def _table(
 
 #: The values that a component can have, by the first word of its name.
 _POSSIBLE = {"engagement": (0.0, 1.0), "hazard": (0.0, 1.0)}
-
-
-def as_text(table: pd.DataFrame) -> str:
-    """Format a `policy_table` as lines of text, the most frequent action of each module first."""
-    lines, names = [], component_names(table)
-    for (segment, module), part in table.groupby(["segment", "module"], sort=False):
-        rows = part.sort_values("share", ascending=False, kind="stable").to_dict("records")
-        first = rows[0]
-        top = first["top_vote_share"]
-        votes = "" if np.isnan(top) else f", {top:.0%} of the votes for the best"
-        lines.append(f"{segment} ({first['decisions']:,}), {module}{votes}:")
-        for row in rows:
-            earns = "" if np.isnan(row["reward"]) else f"   earns {row['reward']:+.4g}"
-            between = "" if np.isnan(row["low"]) else f" ({row['low']:+.4g} to {row['high']:+.4g})"
-            between += _funnel_text(row, names)
-            share = " never" if np.isnan(row["share"]) else f"{row['share']:6.1%}"
-            lines.append(f"  {share}  {row['action']}{earns}{between}")
-    return "\n".join(lines)
-
-
-def component_names(table: pd.DataFrame) -> list[str]:
-    """Return the components of a `policy_table` that have a number, such as `engagement` and `hazard_unsubscribed`."""
-    hazards = [name for name in map(str, table) if name.startswith(HAZARD) and f"{name}_low" in table]
-    return [name for name in (*COMPONENTS, *hazards) if name in table and table[name].notna().any()]
-
-
-def _funnel_text(row: Mapping[Any, Any], names: Sequence[str]) -> str:
-    """Return some components of a row of a `policy_table` in words."""
-    parts = [
-        f"{name.removeprefix(HAZARD)} {format(row[name], '+.4g' if name in ('gain', 'direct') else '.2%')}"
-        for name in names
-        if not np.isnan(row[name])
-    ]
-    return f"   {', '.join(parts)}" if parts else ""
-
-
-def as_markdown(table: pd.DataFrame) -> str:
-    """Format a `policy_table` as Markdown, for TensorBoard's text view."""
-    columns = [str(name) for name in table.columns]
-    head = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    body = [
-        "| " + " | ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row) + " |"
-        for row in table.itertuples(index=False)
-    ]
-    return "\n".join([*head, *body])
-
-
-def as_scalars(table: pd.DataFrame) -> dict[str, float]:
-    """Return a `policy_table`'s numbers over all decisions by TensorBoard tag (docs/metrics.md)."""
-    out: dict[str, float] = {}
-    names = component_names(table)
-    for row in table[table["segment"] == ALL_DECISIONS].to_dict("records"):
-        if not np.isnan(row["reward"]):
-            out[f"explain/reward/{row['module']}/{row['action']}"] = float(row["reward"])
-        for name in names:
-            if not np.isnan(row[name]):
-                out[f"explain/{name}/{row['module']}/{row['action']}"] = float(row[name])
-        if not np.isnan(row["top_vote_share"]):
-            out[f"policy/top_vote_share/{row['module']}"] = float(row["top_vote_share"])
-    return out
-
-
-def plot_policy(
-    table: pd.DataFrame, *, segment: str = ALL_DECISIONS, show: str = "share", ax: Axes | None = None
-) -> Axes:
-    """Plot how often a policy chooses each action, or what its agent expects of each, module by module.
-
-    The agent's own estimates say why it chooses as it does, not what the actions are worth.
-
-    Args:
-        table: What `policy_table` returned.
-        segment: The segment of users.
-        show: `share`, `reward`, or a component that the agent has, such as `engagement` (`component_names`).
-        ax: Axes to draw on; None makes a new figure that pyplot does not know.
-
-    Returns:
-        The axes. An action without a number has no bar, and its row says why.
-
-    Raises:
-        ConfigError: If there is no such segment or number.
-
-    Example:
-        >>> axes = plot_policy(table)
-        >>> axes.get_xlabel()
-        'share of the decisions; of later modules, of the messages [%]'
-    """
-    shown = table[table["segment"] == segment]
-    if not len(shown):
-        raise ConfigError(f"there is no segment {segment!r}. {nearest(segment, list(dict.fromkeys(table['segment'])))}")
-    numbers = ("share", "reward", *component_names(table))
-    if show not in numbers:
-        raise ConfigError(f"the policy has no {show!r}. {nearest(show, numbers)}")
-    title = f"What the policy {'chooses' if show == 'share' else 'expects'}: {segment} ({shown['decisions'].iloc[0]:,})"
-    rows = shown.to_dict("records")
-    if show == "share":
-        across = "share of the decisions; of later modules, of the messages [%]"
-        return draw_marks([_share_mark(row) for row in rows], across, title=title, ax=ax)
-    unit = "reward units" if show in ("reward", "gain", "direct") else "probability"
-    marks = [_estimate_mark(row, show) for row in rows]
-    return draw_marks(marks, f"expected {show} of a message, with 95 % interval [{unit}]", title=title, ax=ax)
-
-
-def _share_mark(row: Mapping[Any, Any]) -> Mark:
-    return Mark(
-        label=str(row["action"]),
-        value=100 * row["share"],
-        text=f"{row['share']:.1%}",
-        note="no message of the policy has this choice",
-        group=str(row["module"]),
-        start=0.0,
-    )
-
-
-def _estimate_mark(row: Mapping[Any, Any], name: str) -> Mark:
-    low, high = ("low", "high") if name == "reward" else (f"{name}_low", f"{name}_high")
-    return Mark(
-        label=str(row["action"]),
-        value=row[name],
-        low=row[low],
-        high=row[high],
-        text=f"{row[name]:+.3g} [{row[low]:.3g}, {row[high]:.3g}]",
-        note="the agent has no estimate",
-        group=str(row["module"]),
-    )

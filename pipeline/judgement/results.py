@@ -26,7 +26,7 @@ from crosschannel.pipeline.procedure.records import ProcedureValue, procedure_te
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 12
+RESULT_VERSION = 13
 
 
 @dataclass(frozen=True)

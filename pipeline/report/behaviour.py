@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from crosschannel.agents import ALL_DECISIONS
+from crosschannel.agents.policy_views import named
 from crosschannel.evaluation import CalibrationBin, CostEvent, WeightBin
 from crosschannel.evaluation.report.formatting import NOTHING
 from crosschannel.evaluation.report.pictures import Lines, Pair, Picture, Row, line_chart, pair_chart, row_chart
@@ -92,7 +93,7 @@ def worth_picture(table: pd.DataFrame) -> Picture | None:
         Row(
             label=str(row["action"]),
             interval=interval_of_bounds(row["reward"], row["low"], row["high"]),
-            group=str(row["module"]),
+            group=named(row["module"], row["given"]),
         )
         for row in shown
         if math.isfinite(row["low"]) and row["low"] < row["high"]
@@ -108,9 +109,10 @@ def worth_picture(table: pd.DataFrame) -> Picture | None:
             "above do."
         ),
         name="expected",
-        columns=("module", "action", "expected", "low", "high", "share"),
+        columns=("module", "given", "action", "expected", "low", "high", "share"),
         numbers=tuple(
-            (row["module"], row["action"], row["reward"], row["low"], row["high"], row["share"]) for row in shown
+            tuple(row[name] for name in ("module", "given", "action", "reward", "low", "high", "share"))
+            for row in shown
         ),
     )
 
@@ -135,9 +137,10 @@ def segment_picture(table: pd.DataFrame) -> Picture | None:
             f"{least.second:.1%}. The tables below have every module."
         ),
         name="segments",
-        columns=("segment", "module", "action", "share", "decisions"),
+        columns=("segment", "module", "given", "action", "share", "decisions"),
         numbers=tuple(
-            (row["segment"], row["module"], row["action"], row["share"], row["decisions"]) for row in records
+            tuple(row[name] for name in ("segment", "module", "given", "action", "share", "decisions"))
+            for row in records
         ),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from crosschannel.agents import component_names
 from crosschannel.agents.explain import HAZARD
+from crosschannel.agents.policy_views import named
 from crosschannel.evaluation import headline, write_html
 from crosschannel.evaluation.report.formatting import NOTHING, format_number
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
@@ -107,7 +108,8 @@ def _behaviour(result: EvaluationResult) -> ReportSection | None:
     )
     sentence = (
         "In the tables, share is how often the policy chooses the action, of all decisions for the first module and of "
-        "the messages for the others. Brackets hold 95 % intervals of the agent's estimates."
+        "the messages for the others, or of those with the choice that is given. Brackets hold 95 % intervals of the "
+        "agent's estimates."
     )
     sentences = [sentence]
     if result.calibration is not None and not evidence.calibration:
@@ -153,12 +155,12 @@ def _policy_tables(result: EvaluationResult) -> Iterator[ReportTable]:
     for segment, part in table.groupby("segment", sort=False):
         rows: list[tuple[str, ...]] = []
         first = set()
-        for module, own in part.groupby("module", sort=False):
+        for (module, given), own in part.groupby(["module", "given"], sort=False):
             first.add(len(rows))
             for row in own.sort_values("share", ascending=False, kind="stable").to_dict("records"):
                 cells = [_with_interval(row[value], row[low], row[high], form) for _, value, low, high, form in shown]
-                named = str(module) if len(rows) in first else ""
-                rows.append((named, str(row["action"]), format_number(row["share"], ".1%"), *cells))
+                name = named(str(module), str(given)) if len(rows) in first else ""
+                rows.append((name, str(row["action"]), format_number(row["share"], ".1%"), *cells))
         title = f"{segment} ({part['decisions'].iloc[0]:,})"
         yield ReportTable(title, columns, tuple(rows), frozenset(first), folded=True)
 

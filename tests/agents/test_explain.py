@@ -39,8 +39,9 @@ def seen(modules: ActionSpace, n: int = 60) -> Observations:
     return observations_of(np.random.default_rng(1).random((n, modules.total)) < 0.7)
 
 
-def cell(table: pd.DataFrame, segment: str, module: str, action: str) -> pd.Series:
+def cell(table: pd.DataFrame, segment: str, module: str, action: str, given: str = "any") -> pd.Series:
     rows = table[(table["segment"] == segment) & (table["module"] == module) & (table["action"] == action)]
+    rows = rows[rows["given"] == given]
     assert len(rows) == 1
     return rows.iloc[0]
 
@@ -81,6 +82,39 @@ def test_shares_and_rewards_are_means_over_the_segment(name: str, kind: str) -> 
             assert row["reward"] == pytest.approx(each.mean(), abs=1e-9)
             spread = each.mean(1).std(ddof=1)
             assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * spread, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["linear_thompson", "ensemble_thompson"])
+def test_a_module_that_is_given_an_earlier_choice_has_rows_for_each(name: str) -> None:
+    agent, observations = trained(name, TABLES), seen(TABLES)
+    old = np.arange(60) % 2 == 1
+    table = policy_table(agent, observations, np.where(old, "old", "young"))
+    known, mask = agent.action_probabilities(observations), TABLES.split(TABLES.feasible_mask(observations.action_mask))
+    marginals, estimates = TABLES.marginals(known), agent.expected_rewards(observations)  # type: ignore[attr-defined]
+    found = 0
+    for m, module in enumerate(TABLES):
+        c = TABLES.condition(m)
+        if c is None:
+            assert set(table.loc[table["module"] == module.name, "given"]) == {"any"}
+            continue
+        for choice, given in enumerate(TABLES[c].actions):
+            if c == 0 and choice == 0:
+                assert not ((table["module"] == module.name) & (table["given"] == given)).any()
+                continue
+            asked = marginals[c][old, choice]
+            for code, action in enumerate(module.actions):
+                row = cell(table, "old", module.name, action, given)
+                share = (asked * known[m][old, choice, code]).sum() / asked.sum()
+                assert row["share"] == pytest.approx(share)
+                both = old & mask[m][:, code] & mask[c][:, choice]
+                each = estimates[m][:, both, choice, code].astype(float)
+                assert row["reward"] == pytest.approx(each.mean(), abs=1e-6)
+                spread = each.mean(1).std(ddof=1)
+                assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * spread, abs=1e-6)
+                found += 1
+    assert found
+    assert "given " in as_text(table)
+    assert not any("given" in tag for tag in as_scalars(table))
 
 
 def test_the_top_vote_share_is_that_of_the_best_action() -> None:
