@@ -135,7 +135,7 @@ class ControlSums:
 
 @dataclass(frozen=True)
 class ControlSquares:
-    """Weighted sums of squared distances from the mean by cell (c,), in squared units of the cells; `+` adds others'."""
+    """Weighted sums of squared distances from the mean by cell (c,), in squared units of the cells; `+` adds users."""
 
     cell: IntArray
     total: ExactSums
