@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil, floor, log10
 
 from crosschannel.agents.constraints.prices import InfeasibleBudget
 from crosschannel.agents.constraints.settings import MESSAGES, Constraints, CostLimit
@@ -59,9 +60,17 @@ def _for_event(limit: CostLimit, factor: float | None, least: float, organic: fl
         least: What messages have to be allowed to cause, per user and week.
         organic: What happens without messages, per user and week.
     """
-    enough = f"{organic + least / (1.0 - limit.margin):.4g}, as {organic:.4g} per user and week happen without messages"
+    enough = (
+        f"{_up(organic + least / (1.0 - limit.margin)):.4g}, as {organic:.4g} per user and week happen without messages"
+    )
     less = -1.0 if factor is None else 1.0 - factor * (1.0 - limit.margin)
     margin = f", or lower its `margin` from {limit.margin:g} to {less:.4f}" if less >= ROUNDED_UP else ""
     if limit.at_most == "log":
         return f"the log's rate of {limit.event!r} is a fact: give `at_most` as a number, at least {enough}{margin}"
     return f"raise `at_most` of {limit.event!r} from {limit.at_most:g} to at least {enough}{margin}"
+
+
+def _up(number: float) -> float:
+    """Return a number above 0 rounded up to four digits: what messages may cause may be a small part of it."""
+    unit = 10.0 ** (floor(log10(number)) - 3)
+    return ceil(number / unit) * unit

@@ -29,9 +29,9 @@ def solve(constraints: Constraints, floor: float = FLOOR) -> None:
         raise in_settings(error, constraints, USERS * DAY / WEEK, organic) from None
 
 
-def remedy(constraints: Constraints) -> str:
+def remedy(constraints: Constraints, floor: float = FLOOR) -> str:
     with pytest.raises(InfeasibleBudget) as error:
-        solve(constraints)
+        solve(constraints, floor)
     assert "Raise these budgets" not in str(error.value)
     return str(error.value).splitlines()[-1]
 
@@ -75,3 +75,11 @@ def test_a_limit_that_leaves_nothing_is_raised_above_what_happens_anyway() -> No
     rate = number(r"from 0\.01 to at least ([\d.]+), as 0\.03 per user and week happen without messages", told)
     solve(Constraints(cost_events=(CostLimit("unsubscribed", rate),)))
     assert "and raise `messages_per_week` above 0" in told
+
+
+def test_the_least_limit_is_enough_where_messages_cause_little_of_it() -> None:
+    """What the floor's draws cause is then below the fourth digit of the limit."""
+    told = remedy(Constraints(cost_events=(CostLimit("unsubscribed", 0.01),)), floor=1e-7)
+    rate = number(r"to at least ([\d.]+), as 0\.03 per user and week happen without messages", told)
+    assert rate < 1.001 * ORGANIC
+    solve(Constraints(cost_events=(CostLimit("unsubscribed", rate),)), floor=1e-7)
