@@ -287,9 +287,13 @@ def test_an_evaluation_leaves_the_card_to_the_policy_in_use(trained: Path, tmp_p
     run = Run.open_in_use(path)
     history = build_history(run.config)[0]
     first = update(run, until(history, days(history)[-2])).version
-    second = update(Run.open_in_use(path), history).version
+    # Flags of the daily job name where the newest log is: what was judged before stays.
+    run = Run.open_in_use(path)
+    where = replace(run.config.history, decided=tmp_path / "decisions")
+    second = update(replace(run, config=replace(run.config, history=where)), history).version
     assert first != second
     card = path / MODEL_CARD
+    assert "those of the policy that training wrote" in card.read_text(encoding="utf-8")
     for version in (second, first):
         roll_back(Run.open_in_use(path), version)
         before = card.read_text(encoding="utf-8")
