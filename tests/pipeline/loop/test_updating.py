@@ -281,7 +281,9 @@ def test_what_happens_at_the_very_end_of_a_window_belongs_to_it(tmp_path: Path) 
     assert closed(settings, after, first + DAY)[history.decisions.time == first].all()
 
 
-def test_an_evaluation_leaves_the_card_to_the_policy_in_use(trained: Path, tmp_path: Path) -> None:
+def test_an_evaluation_leaves_the_card_to_the_policy_in_use(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """After updates and after a roll-back, `evaluate` judges what training wrote and names the policy that decides."""
     path = Path(shutil.copytree(trained, tmp_path / "run"))
     run = Run.open_in_use(path)
@@ -292,7 +294,7 @@ def test_an_evaluation_leaves_the_card_to_the_policy_in_use(trained: Path, tmp_p
     where = replace(run.config.history, decided=tmp_path / "decisions")
     second = update(replace(run, config=replace(run.config, history=where)), history).version
     assert first != second
-    card = path / MODEL_CARD
+    card, of_training = path / MODEL_CARD, replace(run, version=None).policy_version
     assert "those of the policy that training wrote" in card.read_text(encoding="utf-8")
     for version in (second, first):
         roll_back(Run.open_in_use(path), version)
@@ -301,10 +303,11 @@ def test_an_evaluation_leaves_the_card_to_the_policy_in_use(trained: Path, tmp_p
         assert f"policy {version}: learned from" in before
         assert "those of the policy that training wrote" in before
         evaluate(path)
+        assert f"decides with policy {version}, but policy {of_training} of its training is judged" in caplog.text
         assert card.read_text(encoding="utf-8") == before
     evaluate(path, out=tmp_path / "elsewhere")
     elsewhere = (tmp_path / "elsewhere" / MODEL_CARD).read_text(encoding="utf-8")
-    assert f"Version in use: `{replace(run, version=None).policy_version}` (from training)" in elsewhere
+    assert f"Version in use: `{of_training}` (from training)" in elsewhere
     assert f"policy {first}: learned from" not in elsewhere
 
 
