@@ -28,10 +28,11 @@ from crosschannel.core import ConfigError
 from crosschannel.core.wording import counted
 from crosschannel.engines import Engine, make_engine, run_locally
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.pipeline.command_line import (, invocation
+from crosschannel.pipeline.command_line import (
     Parser,
     UsageError,
     check_output,
+    invocation,
     logger,
     one_thread,
     program,

@@ -294,6 +294,7 @@ def test_an_evaluation_leaves_the_card_to_the_policy_in_use(
     where = replace(run.config.history, decided=tmp_path / "decisions")
     second = update(replace(run, config=replace(run.config, history=where)), history).version
     assert first != second
+    caplog.set_level("INFO", logger="crosschannel")
     card, of_training = path / MODEL_CARD, replace(run, version=None).policy_version
     assert "those of the policy that training wrote" in card.read_text(encoding="utf-8")
     for version in (second, first):
