@@ -228,7 +228,10 @@ def learn_from_parts(
 
 def _why_nothing(config: Config, history: History, reached: int, every: int) -> str:
     """Return why nothing is learned up to a time (microseconds): what most decisions lack, or how long to wait."""
-    frame = make_reward(config.reward.kind, config.reward).fit_transform(history)
+    try:
+        frame = make_reward(config.reward.kind, config.reward).fit_transform(history)
+    except NotIdentified as error:
+        return str(error)
     has = frame.identified
     if has.any() and (history.decisions.time[has] + duration(config.reward.post) >= reached).all():
         following = timestamps(np.array([reached + every]))[0]

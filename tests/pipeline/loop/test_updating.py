@@ -345,6 +345,23 @@ def test_the_words_of_the_card_go_with_their_policy(tmp_path: Path) -> None:
         roll_back(run, last)
 
 
+def test_days_before_anybody_was_held_out_teach_nothing_and_stop_nothing(tmp_path: Path) -> None:
+    """With the holdout as controls: the log of the first days has no arm, and that of later ones has some."""
+    holdout = {"reward.controls": "holdout", "reward.holdout_arms": ("holdout",), "reward.min_controls": 2}
+    history = log()
+    run = started(config(**holdout, **GROWTH), tmp_path / "run", history)
+    first = Policies(run.path).current
+    with pytest.raises(NotIdentified, match=r"no decision of .* has an arm"):
+        update(run, until(history, days(history)[3]))
+    assert Policies(run.path).current == first
+    d = history.decisions
+    arm = np.where(d.user % 3 == 0, "holdout", "agent").astype(object)
+    arm[d.time < days(history)[4]] = None
+    actions = np.where((arm == "holdout")[:, None], 0, d.actions)
+    later = replace(history, decisions=replace(d, arm=arm, actions=actions))
+    assert update(run, later).rows > 0
+
+
 def test_an_update_and_a_roll_back_write_the_model_card(tmp_path: Path) -> None:
     history, run = log(), started(config(), tmp_path / "run", log())
     first = update(run, until(history, days(history)[-2])).version
