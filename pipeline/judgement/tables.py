@@ -58,7 +58,7 @@ def comparators_title(evaluation: Evaluation, *, constrained: bool) -> str:
     order = (
         ""
         if evaluation.ladder is None
-        else f", at order {evaluation.ladder.order} as the headline, but all by weights alone, without its outcome model"
+        else f", at order {evaluation.ladder.order} as the headline, but by weights alone, without its outcome model"
     )
     return f"Other policies on the same users{order}; constants were chosen on the training users{limits}"
 
