@@ -74,11 +74,8 @@ def write_model_card(
 
 
 def rewrite_model_card(run: Run, fingerprint: str | None = None) -> None:
-    """Write the card of a run again after its policy in use has changed, with the evaluation that stands in it.
-
-    That was made with the run's own configuration: where flags say that the newest log is does not matter for it.
-    """
-    trained = replace(run, version=None, config=run.read_config(run.path))
+    """Write the card of a run again after its policy in use has changed, with the evaluation that stands in it."""
+    trained = replace(run, version=None)
     write_model_card(run, trained.stored_result() if trained.ended else None, fingerprint=fingerprint)
 
 
