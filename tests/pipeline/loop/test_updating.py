@@ -291,7 +291,7 @@ def test_an_evaluation_leaves_the_card_to_the_policy_in_use(
     first = update(run, until(history, days(history)[-2])).version
     # Flags of the daily job name where the newest log is: what was judged before stays.
     run = Run.open_in_use(path)
-    where = replace(run.config.history, decided=tmp_path / "decisions")
+    where = replace(run.config.history, path=tmp_path / "log", decided=tmp_path / "decisions")
     second = update(replace(run, config=replace(run.config, history=where)), history).version
     assert first != second
     caplog.set_level("INFO", logger="crosschannel")
