@@ -32,6 +32,7 @@ from crosschannel.pipeline.command_line import (
     Parser,
     UsageError,
     check_output,
+    invocation,
     logger,
     one_thread,
     program,
@@ -94,7 +95,14 @@ def evaluate(
         run = replace(run, config=replace(run.config, evaluation=settings))
     trained_with = run.trained_with("policy")
     # The card in another folder is of the policy that is judged; the run's own is of the one that decides.
-    in_use = None if out else Policies(run.path).current
+    current = Policies(run.path).current
+    in_use = None if out else current
+    if current is not None:
+        logger.info(
+            f"{run.path} decides with policy {current}, but policy {run.policy_version} of its training is judged: an "
+            f"update learns from all users, and none is left to judge its policy by. A trial shows what that is worth: "
+            f"{invocation('trial')}"
+        )
     with nullcontext() if out else RunLock(run.path):
         data = None
         result = None if other_log else run.stored_result()

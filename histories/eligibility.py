@@ -22,6 +22,7 @@ from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.source_files import read_any
 from crosschannel.histories.values.action_columns import eligible_mask
+from crosschannel.histories.values.identifiers import flag_other_spellings
 
 
 def last_eligible(history: History, at: int, ignored: BoolArray | None = None) -> BoolArray:
@@ -80,7 +81,7 @@ def eligible_of_users(path: Path, modules: ActionSpace, user_ids: ObjectArray) -
     texts, missing = table.texts("user_id"), table.missing("user_id")
     user = pd.Index(user_ids.astype(str)).get_indexer(pd.Index(texts.astype(str)))
     table.flag_rows("user_id", missing, "the user id is missing", "Give every row its user.")
-    unknown = (user < 0) & ~missing
+    unknown = (user < 0) & ~missing & ~flag_other_spellings(table, "user_id", user_ids)
     table.flag_rows("user_id", unknown, "the log has no such user", "Leave the row out, or read a newer log.")
     twice = pd.Series(texts).duplicated().to_numpy() & ~missing
     table.flag_rows("user_id", twice, "the user has an earlier row", "Keep one row for each user.")
@@ -108,7 +109,7 @@ def users_on_list(path: Path, user_ids: ObjectArray) -> BoolArray:
     faults = list[Fault]()
     table = TableValidator(read_any(path, text=["user_id"]), str(path), faults)
     table.require(["user_id"])
-    if not faults:
+    if not faults and not flag_other_spellings(table, "user_id", user_ids).any():
         listed = np.isin(user_ids.astype(str), table.texts("user_id").astype(str))
         if listed.any():
             return np.asarray(listed)

@@ -129,6 +129,8 @@ def find_prices(
     constraints: Constraints,
     modules: ActionSpace,
     budgets: FloatArray,
+    user_weeks: float,
+    organic: Mapping[str, float],
 ) -> tuple[PricedVotes, Prices]:
     """Find the prices of one decision time; where content has a budget, price again with the content that follows.
 
@@ -137,6 +139,8 @@ def find_prices(
         constraints: The constraints, at least one.
         modules: The action space.
         budgets: What each constraint allows (C,).
+        user_weeks: Number of users who count for limits, times the weeks until the next decision time.
+        organic: Cost events per user and week without a message, by name.
 
     Returns:
         The votes that were last asked for, and the prices for them.
@@ -150,7 +154,7 @@ def find_prices(
         try:
             prices = shadow_prices(votes.values, votes.mask, votes.use, budgets, votes.floor, constraints.names)
         except InfeasibleBudget as error:
-            raise in_settings(error, constraints) from None
+            raise in_settings(error, constraints, user_weeks, organic) from None
         settled = np.abs(prices.prices - before) <= SETTLED_PRICES * np.maximum(prices.prices, before)
         last = settled.all() or i == MAX_ROUNDS - 1  # prices and use are those of the votes that are returned
         if last or not prices_later_modules(constraints, modules):

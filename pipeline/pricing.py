@@ -18,6 +18,7 @@ from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.agents.votes import ChannelVotes, PriceableAgent
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import WEEK
 from crosschannel.envs.replay import ReplayLog, TransitionIndex
 from crosschannel.histories.history import History
 from crosschannel.pipeline.cost_counts import CostCounts
@@ -188,7 +189,8 @@ def priced_policy(
         users = len(mine) if has_slot is None else int(has_slot[mine].sum())
         budgets = budgets_at(constraints, users, pace.period, pace.rates, pace.organic)
         votes_at = partial(voting.in_memory, agent, observations[mine])
-        found, prices = find_prices(votes_at, constraints, agent.modules, budgets)
+        user_weeks = users * pace.period / WEEK
+        found, prices = find_prices(votes_at, constraints, agent.modules, budgets, user_weeks, pace.organic)
         for whole, share in zip(out, found.probabilities(prices), strict=True):
             whole[mine] = share
         rows += _price_rows(int(time), constraints, prices, budgets)

@@ -261,8 +261,12 @@ class Run:
         return found
 
     def judged(self, fingerprint: str) -> dict[str, Any]:
-        """Return what an evaluation depends on: the log, the policy and the settings; two are equal where these are."""
-        config = to_dict(self.config)
+        """Return what an evaluation depends on: the log, the policy and the settings; two are equal where these are.
+
+        The log counts by its fingerprint, and not by where it is.
+        """
+        history = replace(self.config.history, path=None, decided=None)
+        config = to_dict(replace(self.config, history=history))
         return {
             "history": fingerprint,
             "policy": self._policy_digest(),

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from crosschannel.core.arrays import FloatArray, IntArray
-from crosschannel.reward.controls import CellMeans, ExpectedChange, narrowest_sufficient
+from crosschannel.reward.controls import CellMeans, ExpectedChange, narrowest_sufficient, near_one_by_cell
 from crosschannel.reward.frame import RewardFrame, build_frame
 from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes
 from crosschannel.reward.models import BaseFittedReward, BaseRewardModel, specs_at_each_level
@@ -142,7 +142,7 @@ def _fit_level(
     rows &= ~np.isnan(error)
     # Slopes and odds rest on decisions of all cells: nothing is known before the last of their windows has closed.
     closes_at = np.full(int(rows.sum()), outcomes.available_at[outcomes.observed].max(initial=np.iinfo(np.int64).min))
-    weight = outcomes.ipc_weight[rows] * (1.0 if odds is None else odds[rows])
+    weight = near_one_by_cell(outcomes.ipc_weight[rows] * (1.0 if odds is None else odds[rows]), cell[rows])
     residual = CellMeans.fit(error[rows], cell[rows], counts[rows], closes_at, weight, unit)
     return AdjustedLevel(tuple(regressions), residual)
 

@@ -35,7 +35,7 @@ class Controls:
     Attributes:
         cell: Cells, ascending (c,).
         code: Index of each control's cell among them (n,).
-        weights: Weight of each control (n,), in units of about the largest in its cell; None where all are equal.
+        weights: Weight of each control (n,), as given; None where all are 1.
         unit: A power of two, in which exact sums of values are kept: see `FittedPreprocessing.unit`.
     """
 
@@ -46,11 +46,9 @@ class Controls:
 
     @classmethod
     def from_cells(cls, cell: IntArray, weights: FloatArray | None = None, unit: float = 1.0) -> Controls:
-        """Group controls by their cells (n,)."""
+        """Group controls by their cells (n,), with weights (n,) that are not tiny: see `near_one_by_cell`."""
         cells, code = np.unique(cell, return_inverse=True)
-        if weights is None or (weights == 1.0).all():
-            return cls(cells, code, None, unit)
-        return cls(cells, code, _scaled_by_cell(weights, code, len(cells)), unit)
+        return cls(cells, code, None if weights is None or (weights == 1.0).all() else weights, unit)
 
     def average(self, values: FloatArray, counts: FloatArray | None = None) -> WeightedMeans:
         """Average values (n,) by cell, each counted `counts` (n,) times."""
@@ -111,7 +109,7 @@ class CellMeans:
     ) -> CellMeans:
         """Average values (n,) of controls by cell (n,), each counted `counts` (n,) times with its weight (n,).
 
-        Exact sums are kept in a `unit`, a power of two.
+        Weights must not be tiny (`near_one_by_cell`). Exact sums are kept in a `unit`, a power of two.
         """
         controls = Controls.from_cells(cell, weights, unit)
         code, size = controls.code, len(controls.cell)
@@ -166,9 +164,16 @@ def _largest(values: FloatArray, code: IntArray, size: int) -> FloatArray:
     return out
 
 
-def _scaled_by_cell(weights: FloatArray, code: IntArray, size: int) -> FloatArray:
-    """Scale weights (n,) by a power of two near the cell's largest, so that tiny ones keep their digits."""
-    return np.asarray(np.ldexp(weights, -np.frexp(_largest(weights, code, size))[1][code]))
+def near_one_by_cell(weights: FloatArray, cell: IntArray) -> FloatArray:
+    """Divide weights (n,) by a power of two near the largest of their cell (n,), so that tiny ones keep their digits.
+
+    Means by cell are the same. Inverse probabilities are at least 1 and need it not, so that their sums can be made
+    before the largest of a cell is known.
+    """
+    if (weights == 1.0).all():
+        return weights
+    cells, code = np.unique(cell, return_inverse=True)
+    return np.asarray(np.ldexp(weights, -np.frexp(_largest(weights, code, len(cells)))[1][code]))
 
 
 @dataclass(frozen=True)

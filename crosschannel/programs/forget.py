@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from crosschannel.core.wording import counted
 from crosschannel.pipeline.command_line import Parser, UsageError, invocation, program
 from crosschannel.pipeline.reading import build_history
@@ -89,11 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Remove the users, search for them, and print both; return the exit code."""
     chosen = parse(arguments)
     run = Run.open(chosen.run, chosen.allow_class)
-    places, users = Places.of_run(run, chosen.history_decided), read_users(chosen.users)
-    ids = frozenset[str]()
-    if chosen.history_path is not None:
+    places = Places.of_run(run, chosen.history_decided)
+    if chosen.history_path is None:
+        users, ids = read_users(chosen.users, places.user_ids()), frozenset[str]()
+    else:
         config = replace(run.config, history=replace(run.config.history.with_path(chosen.history_path), decided=None))
-        ids = decision_ids_in(build_history(config)[0], users)
+        history = build_history(config)[0]
+        users = read_users(chosen.users, np.append(places.user_ids(), history.user_ids.astype(str)))
+        ids = decision_ids_in(history, users)
     if chosen.check:
         done = check_forgotten(places, users, decision_ids=ids)
     else:

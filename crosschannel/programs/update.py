@@ -16,8 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from crosschannel.core.errors import NotIdentified
+from crosschannel.core.errors import ConfigError, NotIdentified
+from crosschannel.core.wording import counted
 from crosschannel.engines import make_engine
 from crosschannel.histories.readers.daily import is_daily_log
 from crosschannel.histories.readers.decided.days import is_by_date
@@ -60,10 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{run.path} decides with policy {chosen.use} from now on")
         return 0
     run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
-    decided = chosen.history_decided or run.config.history.decided
-    if decided is not None and not is_by_date(decided):
-        logger.info(f"{decided} has no day of decisions yet: the log is read without")
-        decided = None
+    decided = _decided(run, chosen.history_decided or run.config.history.decided)
     run = replace(run, config=replace(run.config, history=replace(run.config.history, decided=decided)))
     try:
         passes = Passes(make_engine(chosen.engine, chosen.workers, chosen.engine_address))
@@ -71,6 +70,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NotIdentified as error:
         print(f"the policy stays as it is: {error}")
     return 0
+
+
+def _decided(run: Run, folder: Path | None) -> Path | None:
+    """Return the folder of decisions by date that the log is read with; None before the first day.
+
+    Raises:
+        ConfigError: If the policy in use has learned with days of decisions, which are not there.
+    """
+    if folder is not None and is_by_date(folder):
+        return folder
+    if run.version is not None and (days := Policies(run.path).days_noted(run.version)):
+        where = "no folder of decisions is named" if folder is None else f"{folder} has no day of decisions"
+        raise ConfigError(
+            f"{where}, but policy {run.version} in use has learned with {counted(days, 'day')} of them: name their "
+            "folder with --history.decided. Without them messages would count as if users had acted by themselves"
+        )
+    if folder is not None:
+        logger.info(f"{folder} has no day of decisions yet: the log is read without")
+    return None
 
 
 def _learn(run: Run, passes: Passes) -> Updated:

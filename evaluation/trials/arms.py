@@ -16,7 +16,7 @@ from crosschannel.evaluation.trials.settings import TrialConfig
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.decided.days import ARMS_FILE, decided_days
 from crosschannel.histories.readers.source_files import read_file
-from crosschannel.histories.values.identifiers import read_user_ids
+from crosschannel.histories.values.identifiers import known_spelling, read_user_ids
 
 ARM_COLUMN = "arm"
 
@@ -241,6 +241,20 @@ def _arms_by_user(
         known = pd.Index(np.asarray(history.user_ids).astype(str))
         place = known.get_indexer(pd.Index(table.user_ids.astype(str)))
         names[place[place >= 0]] = table.arms[place >= 0]
+        spelling = known_spelling(table.user_ids.astype(str), known.to_numpy())
+        if (other := np.flatnonzero(spelling != "")).size:
+            raise InputError(
+                [
+                    Fault(
+                        file=table.file,
+                        column="user_id",
+                        value=str(table.user_ids[other[0]]),
+                        count=len(other),
+                        problem=f"the log writes this user {spelling[other[0]]!r}",
+                        remedy="Write ids as the log does: users with another id would count as lost.",
+                    )
+                ]
+            )
         if (place < 0).all():
             raise InputError(
                 [

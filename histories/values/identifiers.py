@@ -253,6 +253,42 @@ def first_spelling(ids: ObjectArray) -> IntArray:
     return _first_equal(pc.if_else(_matches(lower, _CASELESS), lower, text))
 
 
+def known_spelling(ids: npt.NDArray[Any], known: npt.NDArray[Any]) -> ObjectArray:
+    """Return, for ids (n,) that are not known, the known id that evidently names the same user, else empty text.
+
+    Args:
+        ids: Ids as texts (n,).
+        known: Different ids (k,), texts or integers.
+    """
+    out = np.full(len(ids), "", dtype=object)
+    names = np.asarray(known).astype(str).astype(object)
+    other = np.flatnonzero(~np.isin(np.asarray(ids).astype(str), names.astype(str)))
+    if len(other):
+        first = first_spelling(np.concatenate([names, np.asarray(ids, dtype=object)[other]]))[len(names) :]
+        out[other] = np.append(names, "")[np.minimum(first, len(names))]
+    return out
+
+
+def flag_other_spellings(table: TableValidator, column: str, known: npt.NDArray[Any]) -> BoolArray:
+    """Flag the ids of a table that the log writes in another way, such as with zeros before a number; return them (n,).
+
+    Args:
+        table: The table.
+        column: Its column of ids.
+        known: The ids of the log's users (k,).
+    """
+    spelling = known_spelling(table.texts(column), known)
+    other = np.asarray((spelling != "") & ~table.missing(column))
+    if (row := first_true(other)) is not None:
+        table.flag_rows(
+            column,
+            other,
+            f"the log writes this user {spelling[row]!r}",
+            "Write ids as the log does. Spreadsheets drop the zeros before a number: keep the column as text.",
+        )
+    return other
+
+
 def differ_in_case(ids: ObjectArray) -> int:
     """Return how many different ids (k,) equal an earlier one up to the case of their letters."""
     array = np.asarray(ids)

@@ -55,7 +55,11 @@ def comparators_title(evaluation: Evaluation, *, constrained: bool) -> str:
         constrained: Whether that policy keeps constraints.
     """
     limits = "; of them only `greedy` keeps the constraints" if constrained else ""
-    order = "" if evaluation.ladder is None else f", at order {evaluation.ladder.order} as the headline"
+    order = (
+        ""
+        if evaluation.ladder is None
+        else f", at order {evaluation.ladder.order} as the headline, but by weights alone, without its outcome model"
+    )
     return f"Other policies on the same users{order}; constants were chosen on the training users{limits}"
 
 

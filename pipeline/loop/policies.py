@@ -74,9 +74,9 @@ class Policies:
         self._write_order(order)
         return version
 
-    def note(self, version: str, learned: Mapping[str, str]) -> None:
-        """Keep beside a version what it has learned from, in words for the run's card."""
-        write_json({"version": FORMAT_VERSION, "learned": dict(learned)}, self._note(version))
+    def note(self, version: str, learned: Mapping[str, str], days: int) -> None:
+        """Keep beside a version what it has learned from, in words for the run's card, and how many decided days."""
+        write_json({"version": FORMAT_VERSION, "learned": dict(learned), "days": days}, self._note(version))
 
     def noted(self, version: str) -> dict[str, str] | None:
         """Return what `note` kept of a version; None where nothing was.
@@ -84,11 +84,20 @@ class Policies:
         Raises:
             ConfigError: If the file is damaged.
         """
+        kept = self._read_note(version)
+        return None if kept is None else {name: str(text) for name, text in kept["learned"].items()}
+
+    def days_noted(self, version: str) -> int:
+        """Return how many days of decisions were read for a version; 0 where nothing was kept.
+
+        Raises:
+            ConfigError: If the file is damaged.
+        """
+        return int((self._read_note(version) or {}).get("days", 0))
+
+    def _read_note(self, version: str) -> dict[str, Any] | None:
         file = self._note(version)
-        if not file.is_file():
-            return None
-        kept = read_json(file, "Delete it: only the card's words are lost", FORMAT_VERSION)["learned"]
-        return {name: str(text) for name, text in kept.items()}
+        return read_json(file, "Delete it: only the card's words are lost", FORMAT_VERSION) if file.is_file() else None
 
     def remove(self, version: str) -> None:
         """Delete a version, with what was kept beside it."""

@@ -19,6 +19,7 @@ from crosschannel.core.times import duration, timestamps
 from crosschannel.core.wording import counted
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import span_notes
+from crosschannel.histories.readers.decided.days import decided_days, is_by_date
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.kept.log import KeptLog, KnownDays
@@ -216,7 +217,9 @@ def learn_from_parts(
         late=states.late,
         missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
-    policies.note(version, asdict(LearnedFrom(done.of_policy(), in_words)))
+    decided_in = config.history.decided
+    days = len(decided_days(decided_in)) if decided_in is not None and is_by_date(decided_in) else 0
+    policies.note(version, asdict(LearnedFrom(done.of_policy(), in_words)), days)
     policies.use(version)
     policies.prune(config.update.keep)
     rewrite_model_card(replace(run, version=version), fingerprint)
@@ -225,7 +228,10 @@ def learn_from_parts(
 
 def _why_nothing(config: Config, history: History, reached: int, every: int) -> str:
     """Return why nothing is learned up to a time (microseconds): what most decisions lack, or how long to wait."""
-    frame = make_reward(config.reward.kind, config.reward).fit_transform(history)
+    try:
+        frame = make_reward(config.reward.kind, config.reward).fit_transform(history)
+    except NotIdentified as error:
+        return str(error)
     has = frame.identified
     if has.any() and (history.decisions.time[has] + duration(config.reward.post) >= reached).all():
         following = timestamps(np.array([reached + every]))[0]

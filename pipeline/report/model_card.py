@@ -32,6 +32,8 @@ STATUS = (
     "`train`, `evaluate` and `update` write this card from the records of `evaluation.json` and the report: do not "
     "edit it. RUN is the run's folder."
 )
+#: What stands in the card's sections on what an evaluation finds, where there is none.
+NOT_JUDGED = "No evaluation of this policy stands in the run"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def model_card(
             "card_version": CARD_VERSION,
             "status": STATUS,
             "card": card,
+            "not_judged": NOT_JUDGED,
             "version": run.policy_version,
             "version_note": "from training" if run.version is None else "from an update",
             "learned": list(_learned(run, result, learned)),
@@ -102,9 +105,10 @@ def model_card(
             "goals": [_goal(goal) for goal in config.reward.goals],
             "reward": f"A reward is {reward_in_words(config)} (kind `{config.reward.kind}`).",
             "assumptions": list(_assumptions(config, result)),
-            "limits": [] if card is None else card.caveats,
+            "limits": [f"{NOT_JUDGED}: none was looked for."] if card is None else card.caveats,
             "constraints": list(_constraints(config, result)),
             "costs": () if result is None or result.gate is None else result.gate.costs,
+            "costs_in_words": _without_costs(config, result),
             "excluded": list(_excluded(config)),
             "commands": list(_commands(run, result)),
             "package": f"crosschannel {__version__}",
@@ -190,6 +194,15 @@ def _constraints(config: Config, result: EvaluationResult | None) -> Iterator[di
             "budget": format_number(row.budget, ".4g") if row else "-",
             "binding": f"at {row.binding:.0%} of {row.decision_times} decision times" if row else "-",
         }
+
+
+def _without_costs(config: Config, result: EvaluationResult | None) -> str:
+    """Return why the card has no table of cost events."""
+    if result is None:
+        return f"{NOT_JUDGED}: none was looked at."
+    if any(goal.weight < 0 for goal in config.reward.goals) or config.constraints.cost_events:
+        return "The evaluation has no record of them: `evaluate` writes one."
+    return "The goals and constraints name none, so none was looked at."
 
 
 def _cost_limit(cost: Any) -> str:

@@ -26,6 +26,7 @@ from crosschannel.histories.readers.decided.days import (
     replaced_of,
 )
 from crosschannel.histories.readers.source_files import read_file, read_parquet
+from crosschannel.histories.values.identifiers import flag_other_spellings
 from crosschannel.pipeline.loop.day_summaries import read_summary
 from crosschannel.pipeline.loop.deciding import DecidedDay
 from crosschannel.pipeline.loop.policies import Policies
@@ -119,6 +120,11 @@ class Places:
             for time in self.log.days():
                 yield from sorted(self.log.folder(time).glob("*.parquet"))
 
+    def user_ids(self) -> ObjectArray:
+        """Return the ids of all users that these tables have, as texts (n,)."""
+        ids = [table["user_id"].astype(str) for file in self.tables() if "user_id" in (table := read_parquet(file))]
+        return np.asarray(pd.unique(pd.concat([pd.Series([], dtype=str), *ids])), dtype=object)
+
     def days(self) -> list[Path]:
         """Return the folders of the days of decisions."""
         assert self.decided is not None
@@ -126,16 +132,22 @@ class Places:
         return sorted(path for path in inside if (path / SUMMARY_FILE).is_file())
 
 
-def read_users(path: Path) -> ObjectArray:
+def read_users(path: Path, known: ObjectArray) -> ObjectArray:
     """Read the ids of users from a table with the column `user_id`, as texts without repetitions.
 
+    Args:
+        path: The table.
+        known: Ids of users that are known, as texts (k,). An id that is none of them may be one of a forgotten user.
+
     Raises:
-        InputError: If the file cannot be read, or has no user.
+        InputError: If the file cannot be read, has no user, or writes a known user in another way: the search would
+            find nothing of that user.
     """
     faults: list[Fault] = []
     table = TableValidator(read_file(path, text=("user_id",)).frame, str(path), faults)
     table.require(["user_id"])
     raise_faults(faults)
+    flag_other_spellings(table, "user_id", known)
     ids = pd.unique(pd.Series(table.texts("user_id"), dtype=object))
     table.flag_rows("user_id", np.asarray(table.texts("user_id") == ""), "the id is missing", "Leave the row out.")
     if not len(ids):

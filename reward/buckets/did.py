@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,14 +34,31 @@ from crosschannel.reward.spec import RewardSpec
 RunOverPaths = Callable[[Callable[[Path], Any], Sequence[Path]], Iterator[Any]]
 
 
+class MeasuredControls(NamedTuple):
+    """The controls of some users at one level of the matching. All arrays (n,).
+
+    Attributes:
+        change: The change from before to after.
+        cell: The cell.
+        closes_at: When the window closes, microseconds.
+        ipc_weight: The weight by the inverse probability of censoring, at least 1: see `Outcomes.ipc_weight`.
+    """
+
+    change: FloatArray
+    cell: IntArray
+    closes_at: IntArray
+    ipc_weight: FloatArray
+
+
 @dataclass(frozen=True)
 class ControlSums:
     """Sums of the controls of some users by cell; `+` adds the sums of other users.
 
     Attributes:
         cell: Cells, ascending (c,).
-        n: Controls in each (c,).
-        total: Sums of their changes (c,).
+        weight: Sums of the controls' weights, their number where all are 1 (c,).
+        square: Sums of the squares of the weights (c,).
+        total: Sums of their changes, each times its weight (c,).
         smallest: Smallest change (c,).
         largest: Largest change (c,).
         closes_at: When the last of their windows closes, microseconds (c,).
@@ -49,7 +66,8 @@ class ControlSums:
     """
 
     cell: IntArray
-    n: IntArray
+    weight: ExactSums
+    square: ExactSums
     total: ExactSums
     smallest: FloatArray
     largest: FloatArray
@@ -57,16 +75,18 @@ class ControlSums:
     scale: float = 1.0
 
     @classmethod
-    def from_controls(cls, change: FloatArray, cell: IntArray, closes_at: IntArray, scale: float = 1.0) -> ControlSums:
-        """Sum the changes (n,) of controls by cell (n,), with the times at which their windows close (n,)."""
-        cells, code = np.unique(cell, return_inverse=True)
+    def from_controls(cls, controls: MeasuredControls, scale: float = 1.0) -> ControlSums:
+        """Sum the changes of controls by cell, with the times at which their windows close."""
+        cells, code = np.unique(controls.cell, return_inverse=True)
+        size, change, w = len(cells), controls.change, controls.ipc_weight
         return cls(
             cell=cells,
-            n=np.bincount(code, minlength=len(cells)).astype(np.int64),
-            total=ExactSums.from_values(change / scale, code, len(cells)),
-            smallest=smallest(change, code, len(cells)),
-            largest=largest(change, code, len(cells)),
-            closes_at=largest(closes_at, code, len(cells)),
+            weight=ExactSums.from_values(w, code, size),
+            square=ExactSums.from_values(w * w, code, size),
+            total=ExactSums.from_values(w * (change / scale), code, size),
+            smallest=smallest(change, code, size),
+            largest=largest(change, code, size),
+            closes_at=largest(controls.closes_at, code, size),
             scale=scale,
         )
 
@@ -74,7 +94,8 @@ class ControlSums:
         both = MergedCells.from_cells(self.cell, other.cell)
         return ControlSums(
             cell=both.cell,
-            n=both.counts(self.n, other.n),
+            weight=both.sums(self.weight, other.weight),
+            square=both.sums(self.square, other.square),
             total=both.sums(self.total, other.total),
             smallest=both.smallest(self.smallest, other.smallest),
             largest=both.largest(self.largest, other.largest),
@@ -83,9 +104,14 @@ class ControlSums:
         )
 
     @property
+    def n(self) -> FloatArray:
+        """Effective number of controls in each cell, their number where all weights are 1 (c,)."""
+        return np.asarray(self.weight.value() ** 2 / self.square.value())
+
+    @property
     def mean(self) -> FloatArray:
         """Mean change of each cell's controls (c,)."""
-        return self.total.value() / self.n * self.scale
+        return self.total.value() / self.weight.value() * self.scale
 
     @property
     def unit(self) -> FloatArray:
@@ -97,21 +123,19 @@ class ControlSums:
     def means_alone(self) -> CellMeans:
         """Return the means by cell without standard deviations, which need another pass: they are NaN."""
         nothing = np.full(len(self.cell), np.nan)
-        return CellMeans(
-            cell=self.cell, n=self.n.astype(np.float64), mean=self.mean, sd=nothing, closes_at=self.closes_at
-        )
+        return CellMeans(cell=self.cell, n=self.n, mean=self.mean, sd=nothing, closes_at=self.closes_at)
 
     def means(self, squares: ControlSquares) -> CellMeans:
         """Return the means of all users' controls by cell, equal to those of `CellMeans.fit` on the whole history."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            n = self.n.astype(np.float64)
-            sd = sd_from_squares(squares.total.value(), self.unit, n - 1.0)
+            n, total = self.n, self.weight.value()
+            sd = sd_from_squares(squares.total.value(), self.unit, total - total / n)
             return CellMeans(cell=self.cell, n=n, mean=self.mean, sd=sd, closes_at=self.closes_at)
 
 
 @dataclass(frozen=True)
 class ControlSquares:
-    """Sums of squared distances from the mean by cell (c,), in squared units of the cells; `+` adds other users'."""
+    """Weighted sums of squared distances from the mean by cell (c,), in squared units of the cells; `+` adds users."""
 
     cell: IntArray
     total: ExactSums
@@ -129,7 +153,7 @@ def control_sums(path: Path, spec: RewardSpec, preprocessing: FittedPreprocessin
 def sums_of_controls(outcomes: Outcomes, spec: RewardSpec) -> tuple[ControlSums, ...]:
     """Sum the controls of measured outcomes by the cells of each level of `spec.matching`."""
     scale = outcomes.preprocessing.unit(spec)
-    return tuple(ControlSums.from_controls(*rows, scale) for rows in _controls(outcomes, spec))
+    return tuple(ControlSums.from_controls(controls, scale) for controls in _controls(outcomes, spec))
 
 
 def control_squares(
@@ -144,12 +168,12 @@ def squares_of_controls(
 ) -> tuple[ControlSquares, ...]:
     """Sum the squared distances of the controls of measured outcomes from the means that sums over all users say."""
     out = []
-    for (change, cell, _), known in zip(_controls(outcomes, spec), sums, strict=True):
-        cells, code = np.unique(cell, return_inverse=True)
+    for controls, known in zip(_controls(outcomes, spec), sums, strict=True):
+        cells, code = np.unique(controls.cell, return_inverse=True)
         place = np.searchsorted(known.cell, cells)
-        distance = change - known.mean[place][code]
+        distance = controls.change - known.mean[place][code]
         with np.errstate(divide="ignore", invalid="ignore"):
-            square = (distance / known.unit[place][code]) ** 2
+            square = controls.ipc_weight * (distance / known.unit[place][code]) ** 2
         out.append(ControlSquares(cells, ExactSums.from_values(square, code, len(cells))))
     return tuple(out)
 
@@ -201,16 +225,13 @@ def _measured(path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing) 
     return measure_with(history, spec, preprocessing)
 
 
-def _controls(outcomes: Outcomes, spec: RewardSpec) -> Iterator[tuple[FloatArray, IntArray, IntArray]]:
+def _controls(outcomes: Outcomes, spec: RewardSpec) -> Iterator[MeasuredControls]:
     for level in spec.matching.levels:
         cell = outcomes.cells(level)
         rows = outcomes.control & (cell != NO_CELL)
-        if (outcomes.ipc_weight[rows] != 1.0).any():
-            raise ConfigError(
-                "`overlap: exclude` weights controls by the inverse of their probability to be uncensored, which these "
-                "passes cannot: use `shared`, or a post window that ends before the next slot"
-            )
-        yield outcomes.change[rows], cell[rows], outcomes.available_at[rows]
+        yield MeasuredControls(
+            outcomes.change[rows], cell[rows], outcomes.available_at[rows], outcomes.ipc_weight[rows]
+        )
 
 
 def sum_over_buckets(parts: Iterator[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -265,7 +265,7 @@ def fit_rewards(sample: History, spec: RewardSpec, largest: FloatArray, run: Run
         run: Runs a pass over the parts.
 
     Raises:
-        ConfigError: If the spec names what the history does not have, or controls need weights.
+        ConfigError: If the spec names what the history does not have.
         NotIdentified: If the order of decisions and goal events is not known, or surrogates cannot be priced.
     """
     measuring = Measuring.fit(sample, spec, largest)

@@ -20,6 +20,7 @@ from crosschannel.reward.effects.inference import student_quantile
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS, WITHOUT_INFLUENCE, Influences
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.measurement.outcomes import Outcomes, measure
+from crosschannel.reward.measurement.preprocessing import in_arms
 from crosschannel.reward.models import BaseFittedReward, DidReward, RewardModel
 from crosschannel.reward.reason import Reason
 from crosschannel.reward.spec import RewardSpec
@@ -218,7 +219,8 @@ def fit_each_action(
 
     Sends of other actions are neither treated nor controls, and the odds of `did_dr` are those of this action against
     nothing, so that each number is doubly robust: see `Odds`. Controls are those of all sends, at slots where the
-    action was eligible: where it could not be sent, not sending it does not depend on the user.
+    action was eligible: where it could not be sent, not sending it does not depend on the user. To users who are held
+    out nothing could be sent by design, and they are controls of every action.
 
     Args:
         model: The reward model.
@@ -233,7 +235,7 @@ def fit_each_action(
         raise ConfigError(f"there is no module {module!r}. {nearest(module, history.modules.names)}")
     m = history.modules.names.index(module)
     for code in np.unique(outcomes.actions[outcomes.treated, m]):
-        of_this = of_action(outcomes, history, m, int(code))
+        of_this = of_action(outcomes, history, model.spec, m, int(code))
         label = history.modules[module].actions[code]
         fitted: TreatmentEffects | None
         try:
@@ -243,11 +245,13 @@ def fit_each_action(
         yield label, int(of_this.treated.sum()), fitted
 
 
-def of_action(outcomes: Outcomes, history: History, module: int, code: int) -> Outcomes:
+def of_action(outcomes: Outcomes, history: History, spec: RewardSpec, module: int, code: int) -> Outcomes:
     """Return outcomes in which one action of a module alone is treated: see `fit_each_action`."""
-    o = outcomes
-    eligible = history.eligible[:, history.modules.slices[module]][:, code]
-    return replace(o, treated=o.treated & (o.actions[:, module] == code), control=o.control & eligible)
+    o, slices = outcomes, history.modules.slices
+    eligible = history.eligible[:, slices[module]][:, code]
+    held_out = in_arms(history, spec.holdout_arms) & ~history.eligible[:, slices[0]][:, 1:].any(axis=1)
+    control = o.control & (eligible | held_out)
+    return replace(o, treated=o.treated & (o.actions[:, module] == code), control=control)
 
 
 def average_effect(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label: str) -> Effect:

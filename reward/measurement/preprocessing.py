@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.core.errors import ConfigError
+from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import duration
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.fixed_point import fit_bits, unit_of
@@ -76,6 +76,7 @@ class FittedPreprocessing:
 
         Raises:
             ConfigError: If the spec names an event, an attribute or an arm that the history does not have.
+            NotIdentified: If nobody is held out, and the controls are those who are.
         """
         if spec.controls == "holdout":
             _check_arms(history, spec.holdout_arms)
@@ -155,13 +156,22 @@ def in_arms(history: History, arms: Sequence[str]) -> BoolArray:
 
 
 def _check_arms(history: History, arms: Sequence[str]) -> None:
-    if history.decisions.arm is None:
-        raise ConfigError(
-            f"{history.name} has no column `arm`, but `controls: holdout` needs it: choose other controls"
+    """Refuse a history in which nobody is held out.
+
+    Raises:
+        NotIdentified: If no decision has an arm, as before a policy decides by arms.
+        ConfigError: If decisions have arms, and the named ones are not among them.
+    """
+    known = set() if history.decisions.arm is None else set(history.arm_codes[1]) - {str(None)}
+    if not known:
+        raise NotIdentified(
+            f"no decision of {history.name} has an arm (column `arm`), and `controls: holdout` compares with those of "
+            f"{', '.join(arms)}: hold users out first, or choose other `reward.controls`"
         )
-    known = sorted(set(history.arm_codes[1]))
-    if absent := sorted(set(arms) - set(known)):
-        raise ConfigError(f"{history.name} has no arms {absent} to hold out; it has {known}")
+    if absent := sorted(set(arms) - known):
+        raise ConfigError(
+            f"{history.name} has no arms {absent} to hold out: name in `reward.holdout_arms` one of {sorted(known)}"
+        )
 
 
 def _stratum_edges(activity: FloatArray, strata: int) -> FloatArray:

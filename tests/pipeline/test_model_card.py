@@ -58,6 +58,8 @@ def test_a_run_without_an_evaluation_says_so():
     text = card(None)
     assert "No evaluation of this policy stands in the run" in text
     assert "Data\n\n- not known" in text
+    for title in ("Limits", "Cost events"):
+        assert "No evaluation of this policy stands in the run: none was looked" in section(text, title)
 
 
 def test_who_must_not_be_messaged_is_listed():

@@ -178,6 +178,12 @@ def test_a_list_without_users_or_a_wrong_flag_is_refused(folder: Path) -> None:
         forget.main(list(RUN))
     with pytest.raises(ConfigError, match="not a folder of decisions"):
         forget.main([*RUN, "--history.decided", "elsewhere"])
+    # The search would find nothing, although the user is there.
+    user = pd.read_parquet(next(Path("run").rglob("arms.parquet")))["user_id"][0]
+    pd.DataFrame({"user_id": [f"{user} "]}).to_csv(LIST, index=False)
+    for flag in ([], ["--check"]):
+        with pytest.raises(InputError, match=f"the log writes this user '{user}'"):
+            forget.main([*RUN, *flag])
     assert Run.is_at(Path("run"))
 
 

@@ -81,8 +81,9 @@ def test_the_number_of_buckets_changes_no_bit() -> None:
         replace(SPEC, matching=Matching(within=("platform",))),
         replace(SPEC, goals=(replace(GOALS[0], winsor=0.9), *GOALS[1:]), matching=Matching(strata=3, activity="5d")),
         replace(SPEC, overlap="shared", funnel=replace(FUNNEL, engagement="opened:email")),
+        replace(SPEC, post="3d"),
     ],
-    ids=["no surrogates", "no funnel", "within", "winsor and strata", "one event"],
+    ids=["no surrogates", "no funnel", "within", "winsor and strata", "one event", "later messages"],
 )
 def test_other_rewards(spec: RewardSpec) -> None:
     """What is learned from amounts comes from a sample, which is here the whole history."""

@@ -17,6 +17,7 @@ from crosschannel.histories.logs import take_rows
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.reward import DidReward, Goal, Matching, RewardFrame, RewardSpec, measure
 from crosschannel.reward.buckets import ControlSums, bucket_rewards, fit_did
+from crosschannel.reward.buckets.did import MeasuredControls
 from crosschannel.reward.exact_sums import ExactSums
 
 pytestmark = pytest.mark.numerics
@@ -63,6 +64,17 @@ def test_rewards_are_those_of_the_whole_history(folders, n):
     assert_same_bits(over_buckets(folders[n], SPEC, run_locally), whole)
 
 
+def test_controls_count_by_their_probability_to_be_uncensored(tmp_path):
+    """Windows that reach beyond the next slot: controls have weights, and rewards the bits of the whole history."""
+    spec = replace(SPEC, post="3d")
+    outcomes = measure(HISTORY, spec)
+    assert outcomes.ipc_weight[outcomes.control].max() > 3.0
+    write_buckets(HISTORY, tmp_path, 4)
+    whole = by_decision(HISTORY, DidReward(spec).fit(HISTORY).transform(HISTORY))
+    assert np.isfinite(whole["reward"]).sum() > 300
+    assert_same_bits(over_buckets(open_buckets(tmp_path).paths, spec, run_locally), whole)
+
+
 @pytest.mark.slow
 def test_a_pool_gives_the_same_bits(folders):
     here, pool = (over_buckets(folders[4], SPEC, run) for run in (run_locally, make_engine("processes", 2)))
@@ -101,15 +113,19 @@ def test_sums_add_up_to_those_of_all_users(seed):
     change[cell == 7] = 0.125
     closes = rng.integers(0, 10**9, n)
     parts = rng.integers(0, 6, n)
-    whole = ControlSums.from_controls(change, cell, closes)
+    weight = rng.choice([1.0, 1.0 / 0.7, 1.0 / 0.03], n)
+    whole = ControlSums.from_controls(MeasuredControls(change, cell, closes, weight))
     added = None
     for part in rng.permutation(6):
-        mine = ControlSums.from_controls(change[parts == part], cell[parts == part], closes[parts == part])
+        mine = ControlSums.from_controls(
+            MeasuredControls(*(column[parts == part] for column in (change, cell, closes, weight)))
+        )
         added = mine if added is None else added + mine
     for name in ("cell", "n", "smallest", "largest", "closes_at", "mean", "unit"):
         assert getattr(added, name).tobytes() == getattr(whole, name).tobytes(), name
     for code, mean in zip(whole.cell, whole.mean, strict=True):
-        assert mean == pytest.approx(change[cell == code].mean(), rel=1e-9, abs=1e-12)
+        expected = np.average(change[cell == code], weights=weight[cell == code])
+        assert mean == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_nothing_to_fit_on_and_too_large_sums_are_refused():

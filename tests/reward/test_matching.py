@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.core.errors import ConfigError
+from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.core.times import DAY, duration
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
@@ -156,7 +156,6 @@ def test_holdout_arms_are_the_only_controls():
     ("history", "changed", "message"),
     [
         (rich_history(0), {"controls": "holdout", "holdout_arms": ("nobody",)}, r"no arms \['nobody'\].*'held out'"),
-        (random_history(0), {"controls": "holdout", "holdout_arms": ("a",)}, "no column `arm`"),
         (rich_history(0), {"matching": Matching(within=("regoin",))}, r"no attributes \['regoin'\].*region"),
         (random_history(0), {"matching": Matching(within=("region",))}, r"no attributes \['region'\]; they have \[\]"),
     ],
@@ -164,6 +163,15 @@ def test_holdout_arms_are_the_only_controls():
 def test_what_the_history_lacks_is_explained(history, changed, message):
     with pytest.raises(ConfigError, match=message):
         measure(history, replace(BASE, **changed))
+
+
+def test_a_log_in_which_nobody_is_held_out_has_no_such_controls():
+    """The first day on which arms are drawn changes that: it is no fault of the settings."""
+    history, spec = random_history(0), replace(BASE, controls="holdout", holdout_arms=("a",))
+    nobody = np.full(len(history.decisions), None, dtype=object)
+    for log in (history, replace(history, decisions=replace(history.decisions, arm=nobody))):
+        with pytest.raises(NotIdentified, match=r"no decision of .* has an arm .*compares with those of a"):
+            measure(log, spec)
 
 
 @pytest.mark.parametrize("kind", ["did", "did_regression", "did_dr"])

@@ -17,6 +17,7 @@ from crosschannel.histories.readers.slots import UserSlots
 from crosschannel.histories.readers.sources import SourceRows, TableSource, decision_columns, read_source
 from crosschannel.histories.readers.stream.rows import StreamRows
 from crosschannel.histories.sorting import argsort_by_user_and_time
+from crosschannel.histories.values.identifiers import flag_other_spellings
 from crosschannel.histories.values.validation import DECISION_COLUMNS
 from crosschannel.histories.windows import Timeline
 
@@ -65,7 +66,8 @@ def read_decided(source: TableSource, modules: ActionSpace, stream: StreamRows) 
     time, _ = table.times("time")
     user = pd.Index(stream.user_ids.astype(str)).get_indexer(pd.Index(table.texts("user_id").astype(str)))
     problem, remedy = "the log has no such user", "Read the log to which these decisions belong, or leave the row out."
-    table.flag_rows("user_id", user < 0, problem, remedy)
+    unknown = (user < 0) & ~flag_other_spellings(table, "user_id", stream.user_ids)
+    table.flag_rows("user_id", unknown, problem, remedy)
     raise_faults([_place(rows, fault) for fault in faults])
     order = argsort_by_user_and_time(user.astype(np.int64), time)
     user, time = user[order].astype(np.int64), time[order]

@@ -31,6 +31,7 @@ from crosschannel.agents.constraints.prices import Prices
 from crosschannel.agents.votes import PriceableAgent
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray, ObjectArray
+from crosschannel.core.times import WEEK
 from crosschannel.histories import Buckets
 from crosschannel.histories.values.identifiers import order_of_ids
 from crosschannel.pipeline.buckets.passes import Passes
@@ -192,7 +193,8 @@ class PricedBuckets:
                 pass
             return files.read()
 
-        _, prices = find_prices(votes_at, constraints, modules, budgets)
+        user_weeks = with_slot * pace.period / WEEK
+        _, prices = find_prices(votes_at, constraints, modules, budgets, user_weeks, pace.organic)
         drawn = list(self.passes.run(partial(work.draw, request=day, prices=prices), items, "draws"))
         chosen = Decisions(*(np.concatenate([getattr(one, f.name) for one in drawn]) for f in fields(Decisions)))
         return chosen, price_table(0, constraints, prices, budgets)

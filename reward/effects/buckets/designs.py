@@ -182,7 +182,7 @@ def designs_of(history: History, plan: Plan) -> Iterator[Design]:
         if kind == "goal":
             yield from _goals(history, o, plan)
         elif kind in ("action", "module"):
-            yield from _actions(history, o, (detail,) if detail else history.modules.names)
+            yield from _actions(history, o, spec, (detail,) if detail else history.modules.names)
         elif kind == "attribute":
             assert history.users is not None  # `check_groupings` says so
             for g, (label, users) in enumerate(plan.attributes[detail].masks(history.users[detail])):
@@ -227,10 +227,10 @@ def _goals(history: History, o: Outcomes, plan: Plan) -> Iterator[Design]:
         yield Design(("goal", g), replace(o, pre=alone.pre, post=alone.post), {key: None})
 
 
-def _actions(history: History, o: Outcomes, names: tuple[str, ...]) -> Iterator[Design]:
+def _actions(history: History, o: Outcomes, spec: RewardSpec, names: tuple[str, ...]) -> Iterator[Design]:
     for name in names:
         for code, label in enumerate(history.modules[name].actions):
-            of_this = of_action(o, history, history.modules.names.index(name), code)
+            of_this = of_action(o, history, spec, history.modules.names.index(name), code)
             yield Design((f"module:{name}", code), of_this, {(f"module:{name}", code, label): None})
 
 

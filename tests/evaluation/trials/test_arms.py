@@ -119,6 +119,9 @@ def test_ids_of_another_kind_are_refused_and_numbers_match_text():
     users = trial_users(numbered, SETTINGS, END, table)
     assert users.user.tolist() == [3, 4]
     assert users.entry.tolist() == [[1, 1], [0, 0], [0, 1]]
+    table = ArmTable(np.array(["3", "04"], dtype=object), np.array(["a", "b"], dtype=object))
+    with pytest.raises(InputError, match="value '04': the log writes this user '4'"):
+        trial_users(numbered, SETTINGS, END, table)
 
 
 def test_users_who_change_their_arm_count_in_the_first():

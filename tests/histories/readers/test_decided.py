@@ -185,6 +185,7 @@ def test_two_decisions_of_a_user_for_one_slot_are_refused(tmp_path: Path, source
         ({"propensity_channel": 1.4}, ("propensity_channel", 3, "a propensity is at most 1")),
         ({"offer": "huge", "channel": "email"}, ("offer", 3, "this is not an action of the module 'offer'")),
         ({"user_id": "nobody knows"}, ("user_id", 3, "the log has no such user")),
+        ({"user_id": "u007 "}, ("user_id", 3, "the log writes this user 'u007'")),
         ({"time": "soon"}, ("time", 3, "this is not a time")),
     ],
 )

@@ -12,12 +12,19 @@ import pytest
 
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import InputError
+from crosschannel.histories.eligibility import eligible_of_users, users_on_list
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.values.identifiers import differ_in_case, first_spelling, lost_digits, means_nobody
+from crosschannel.histories.values.identifiers import (
+    differ_in_case,
+    first_spelling,
+    known_spelling,
+    lost_digits,
+    means_nobody,
+)
 
 NOBODY = [
     *(None, np.nan, "", "  ", "null", "NULL", "Null", "None", "nan", "NaN", "N/A", "#N/A", "<NA>", "NaT", "undefined"),
@@ -273,3 +280,23 @@ def test_message_ids_that_mean_none_are_not_retries(tmp_path: Path, word: str) -
         InputError, match=r"column 'id', row 1, .*different messages would count as one \(4 rows in all\)"
     ):
         read_stream(mapping)
+
+
+def test_known_users_are_found_in_another_spelling():
+    known = np.array(["000123", "000456", "ann@shop.com", "aB"], dtype=object)
+    ids = np.array(["123", "000456", "456.0", "ANN@shop.com", "Ab", "124", ""], dtype=object)
+    assert known_spelling(ids, known).tolist() == ["000123", "", "000456", "ann@shop.com", "", "", ""]
+    assert known_spelling(np.array(["0042", "42"], dtype=object), np.array([7, 42])).tolist() == ["42", ""]
+    assert known_spelling(ids[:0], known).tolist() == []
+
+
+def test_lists_of_users_whose_ids_lost_their_zeros_are_refused(tmp_path: Path):
+    """A spreadsheet has saved the list: the users would get nothing, and nobody would know."""
+    users, file = np.array(["000123", "400000"], dtype=object), tmp_path / "list.csv"
+    pd.DataFrame({"user_id": ["400000", "123"], "eligible_channel": ["email", "email"]}).to_csv(file, index=False)
+    expected = "column 'user_id', row 2, value '123': the log writes this user '000123'"
+    with pytest.raises(InputError, match=expected) as refused:
+        eligible_of_users(file, ActionSpace([Module("channel", ("none", "email"))]), users)
+    assert len(refused.value.faults) == 1
+    with pytest.raises(InputError, match=expected):
+        users_on_list(file, users)

@@ -239,7 +239,7 @@ def test_what_stands_beside_the_headline_has_its_order():
     judged_at_1 = pipeline.judge(config, data, agent, policy)
     evaluation = judged_at_1.evaluation
     assert evaluation.ladder.order == 1
-    assert "at order 1 as the headline" in str(judged_at_1)
+    assert "at order 1 as the headline, but by weights alone" in str(judged_at_1)
     moved = replace(evaluation, ladder=replace(evaluation.ladder, order=2))
     assert "at order 2 as the headline" in str(replace(judged_at_1, evaluation=moved))
     p = policy.probabilities

@@ -281,15 +281,22 @@ def test_what_happens_at_the_very_end_of_a_window_belongs_to_it(tmp_path: Path) 
     assert closed(settings, after, first + DAY)[history.decisions.time == first].all()
 
 
-def test_an_evaluation_leaves_the_card_to_the_policy_in_use(trained: Path, tmp_path: Path) -> None:
+def test_an_evaluation_leaves_the_card_to_the_policy_in_use(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """After updates and after a roll-back, `evaluate` judges what training wrote and names the policy that decides."""
     path = Path(shutil.copytree(trained, tmp_path / "run"))
     run = Run.open_in_use(path)
     history = build_history(run.config)[0]
     first = update(run, until(history, days(history)[-2])).version
-    second = update(Run.open_in_use(path), history).version
+    # Flags of the daily job name where the newest log is: what was judged before stays.
+    run = Run.open_in_use(path)
+    where = replace(run.config.history, path=tmp_path / "log", decided=tmp_path / "decisions")
+    second = update(replace(run, config=replace(run.config, history=where)), history).version
     assert first != second
-    card = path / MODEL_CARD
+    caplog.set_level("INFO", logger="crosschannel")
+    card, of_training = path / MODEL_CARD, replace(run, version=None).policy_version
+    assert "those of the policy that training wrote" in card.read_text(encoding="utf-8")
     for version in (second, first):
         roll_back(Run.open_in_use(path), version)
         before = card.read_text(encoding="utf-8")
@@ -297,10 +304,11 @@ def test_an_evaluation_leaves_the_card_to_the_policy_in_use(trained: Path, tmp_p
         assert f"policy {version}: learned from" in before
         assert "those of the policy that training wrote" in before
         evaluate(path)
+        assert f"decides with policy {version}, but policy {of_training} of its training is judged" in caplog.text
         assert card.read_text(encoding="utf-8") == before
     evaluate(path, out=tmp_path / "elsewhere")
     elsewhere = (tmp_path / "elsewhere" / MODEL_CARD).read_text(encoding="utf-8")
-    assert f"Version in use: `{replace(run, version=None).policy_version}` (from training)" in elsewhere
+    assert f"Version in use: `{of_training}` (from training)" in elsewhere
     assert f"policy {first}: learned from" not in elsewhere
 
 
@@ -335,6 +343,23 @@ def test_the_words_of_the_card_go_with_their_policy(tmp_path: Path) -> None:
     words.write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"is damaged.*Delete it"):
         roll_back(run, last)
+
+
+def test_days_before_anybody_was_held_out_teach_nothing_and_stop_nothing(tmp_path: Path) -> None:
+    """With the holdout as controls: the log of the first days has no arm, and that of later ones has some."""
+    holdout = {"reward.controls": "holdout", "reward.holdout_arms": ("holdout",), "reward.min_controls": 2}
+    history = log()
+    run = started(config(**holdout, **GROWTH), tmp_path / "run", history)
+    first = Policies(run.path).current
+    with pytest.raises(NotIdentified, match=r"no decision of .* has an arm"):
+        update(run, until(history, days(history)[3]))
+    assert Policies(run.path).current == first
+    d = history.decisions
+    arm = np.where(d.user % 3 == 0, "holdout", "agent").astype(object)
+    arm[d.time < days(history)[4]] = None
+    actions = np.where((arm == "holdout")[:, None], 0, d.actions)
+    later = replace(history, decisions=replace(d, arm=arm, actions=actions))
+    assert update(run, later).rows > 0
 
 
 def test_an_update_and_a_roll_back_write_the_model_card(tmp_path: Path) -> None:

@@ -93,6 +93,25 @@ def test_tests_are_those_of_the_action_alone():
         assert f.pre_trends == event_study(fitted, history, TIMES).pre_trends().p_value
 
 
+def test_users_who_are_held_out_are_controls_of_every_action():
+    """Nothing is eligible for them by design: effects are those of a log that does not say what was eligible."""
+    history = two_actions(3)
+    d = history.decisions
+    held = d.user % 3 == 0
+    actions = np.where(held[:, None], 0, d.actions)
+    arm = np.where(held, "holdout", "agent").astype(object)
+    silent = replace(history, decisions=replace(d, actions=actions, arm=arm))
+    eligible = np.ones((len(d), 3), dtype=bool)
+    eligible[held, 1:] = False
+    told = replace(silent, decisions=replace(silent.decisions, eligible=eligible))
+    spec = replace(SPEC, controls="holdout", holdout_arms=("holdout",))
+    wanted, found = (
+        TreatmentEffects.fit(make_reward("did", spec), log).by_action(log, "channel") for log in (silent, told)
+    )
+    assert all(effect.n_controls > 0 and effect.se > 0 for effect in found)
+    assert found == wanted
+
+
 def test_controls_are_the_decisions_at_which_the_action_was_eligible():
     history = two_actions(2)
     d = history.decisions
