@@ -95,8 +95,12 @@ class TrainedWith:
     pace: LogPace
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values, without what says only where the run is and what computed it."""
-        config = replace(self.config, **{name: getattr(Config(), name) for name in PLACES})
+        """Return it as plain values, without what says only where the run and its log are, and what computed it.
+
+        So a log that stands in another folder each day does not make another version of a policy.
+        """
+        history = replace(self.config.history, path=None, decided=None)
+        config = replace(self.config, history=history, **{name: getattr(Config(), name) for name in PLACES})
         return {
             "config": to_dict(config),
             "history": self.history,

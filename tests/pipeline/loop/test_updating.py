@@ -82,6 +82,16 @@ def test_an_update_without_news_changes_nothing(tmp_path: Path) -> None:
     assert (again.fitted, again.added) == ((), ())
 
 
+def test_where_the_log_stands_does_not_make_another_version(tmp_path: Path) -> None:
+    versions = set()
+    for name in ("2026-11-29", "2026-11-30"):
+        settings = config(**GROWTH)
+        moved = replace(settings, history=settings.history.with_path(tmp_path / name))
+        run = started(moved, tmp_path / f"run-{name}", log())
+        versions |= {run.policy_version, update(run, log()).version}
+    assert len(versions) == 2  # that of the start and that of the update
+
+
 def test_days_that_were_missed_are_made_up_for(tmp_path: Path) -> None:
     settings, history = config(**GROWTH), log()
     run = started(settings, tmp_path / "run", history)
