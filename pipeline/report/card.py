@@ -225,12 +225,20 @@ def _next_steps(result: EvaluationResult, run: Path) -> list[str]:
         ]
     if result.gate.verdict == NOT_IDENTIFIED:
         steps = ["Do not deploy the policy as a whole: this log cannot show what it is worth."]
-        return [*steps, *_needed(result.advice)]
+        return [*steps, *_needed(result.advice), _trial_in_words()]
     return [
         "Do not deploy it yet; send as the log does.",
         *_more_data(result),
         f"Compute what a log would need: `{invocation('plan', '--run', run)}`.",
     ]
+
+
+def _trial_in_words() -> str:
+    return (
+        "A randomised trial shows it whatever the log is like: give the policy to an arm of the users, hold others out "
+        f"(`arms`), and compare them by `{invocation('trial')}`; `{invocation('plan')} --base-rate NUM --lift NUM` says "
+        "how many users that takes."
+    )
 
 
 def _needed(advice: Sequence[str]) -> list[str]:

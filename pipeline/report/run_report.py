@@ -54,6 +54,8 @@ def next_steps(run: Run) -> str:
     more = "" if folds is None else f", and values the learning procedure by {folds} more trainings"
     commands = [
         f"Next: {invocation('evaluate', run.path)}   (prints every estimate, writes {run.path / 'report.html'}{more})",
+        f"      {invocation('update', run.path)}   (every day: learns from what came since)",
+        f"      {invocation('decide', run.path)} --at TIME --out FOLDER   (every day: chooses for each user)",
         f"      tensorboard --logdir {run.path.parent}",
     ]
     return "\n".join(commands)

@@ -102,6 +102,7 @@ def test_card_that_is_not_identified_advises_and_shows_no_number():
     assert card.next_steps[0].startswith("Do not deploy")
     assert advice[0] in card.next_steps
     assert needs[0] in card.next_steps
+    assert "randomised trial" in card.next_steps[-1]
     assert needs[1] not in card.next_steps, "whoever needs it finds it in evaluation.json"
     assert not any("decide" in step for step in card.next_steps)
 
