@@ -10,6 +10,9 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.reward.exact_sums import ExactSums
 
+#: An effective number of controls is rounded by less than this share of it.
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class WeightedMeans:
@@ -167,8 +170,8 @@ def _largest(values: FloatArray, code: IntArray, size: int) -> FloatArray:
 def near_one_by_cell(weights: FloatArray, cell: IntArray) -> FloatArray:
     """Divide weights (n,) by a power of two near the largest of their cell (n,), so that tiny ones keep their digits.
 
-    Means by cell are the same. Inverse probabilities are at least 1 and need it not, so that their sums can be made
-    before the largest of a cell is known.
+    Means by cell are the same. Inverse probabilities are at least 1 and do not need it: buckets can sum them before
+    the largest of a cell is known.
     """
     if (weights == 1.0).all():
         return weights
@@ -195,6 +198,14 @@ class ExpectedChange:
     level: IntArray
 
 
+def are_enough(n: FloatArray, min_controls: int) -> BoolArray:
+    """Return where effective numbers of controls (n,) are at least `min_controls`, but for rounding.
+
+    Twenty controls with equal weights have an effective number that may be a rounding error below 20.
+    """
+    return np.asarray(n >= min_controls * (1.0 - ROUNDING))
+
+
 def narrowest_sufficient(found: Iterable[ExpectedChange], min_controls: int) -> ExpectedChange:
     """Take for each decision the first of several expectations, narrow to wide, with at least `min_controls` controls.
 
@@ -202,7 +213,7 @@ def narrowest_sufficient(found: Iterable[ExpectedChange], min_controls: int) -> 
     """
     chosen: ExpectedChange | None = None
     for level, wider in enumerate(found):
-        enough = (wider.n >= min_controls) & ~np.isnan(wider.mean)
+        enough = are_enough(wider.n, min_controls) & ~np.isnan(wider.mean)
         if chosen is None:
             chosen = ExpectedChange(
                 n=wider.n,

@@ -11,7 +11,7 @@ import numpy as np
 
 from crosschannel.core.arrays import FloatArray
 from crosschannel.histories.history import History
-from crosschannel.reward.controls import CellMeans, Controls, ExpectedChange, find, narrowest_sufficient
+from crosschannel.reward.controls import CellMeans, Controls, ExpectedChange, are_enough, find, narrowest_sufficient
 from crosschannel.reward.frame import RewardFrame, build_frame
 from crosschannel.reward.funnel.components import with_components
 from crosschannel.reward.interface import FittedReward as FittedReward
@@ -290,7 +290,7 @@ def refit_did(spec: RewardSpec, outcomes: Outcomes) -> Callable[[FloatArray], Fl
         for rows, values, controls, place in levels:
             average = controls.average(values, weights[rows])
             # The last entry serves decisions without controls.
-            mean = np.append(np.where(average.n >= spec.min_controls, average.mean, np.nan), np.nan)
+            mean = np.append(np.where(are_enough(average.n, spec.min_controls), average.mean, np.nan), np.nan)
             expected = np.where(np.isnan(expected), mean[place], expected)
         return np.asarray(change - expected)
 

@@ -230,6 +230,14 @@ def test_narrowest_sufficient_and_when_its_controls_close():
     np.testing.assert_array_equal(means.expected(np.array([2, 1, 3])).closes_at, [9, 7, 0])
 
 
+@pytest.mark.parametrize("weight", [1.0, 1.0 / 0.7, 1.0 / 0.3])
+def test_as_many_controls_as_are_needed_are_enough_whatever_their_equal_weights(weight):
+    cell = np.repeat([0, 1], [5, 4])
+    means = CellMeans.fit(np.arange(9.0), cell, None, weights=np.full(9, weight))
+    chosen = narrowest_sufficient([means.expected(np.array([0, 1]))], 5)
+    np.testing.assert_array_equal(chosen.level, [0, -1])
+
+
 def test_a_reward_is_available_when_its_last_control_is():
     history = rich_history(2)
     outcomes = measure(history, BASE)
