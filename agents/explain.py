@@ -100,14 +100,14 @@ def policy_table(
         member = np.concatenate([member, place[code] == np.arange(len(names))[:, None]])
     totals = {(m, c): _Totals(len(kinds), size) for m, size in enumerate(modules.sizes) for c in _givens(modules, m)}
     for rows, chunk in chunks(observations):
-        given = agent.action_probabilities(chunk) if probabilities is None else [p[rows] for p in probabilities]
+        known = agent.action_probabilities(chunk) if probabilities is None else [p[rows] for p in probabilities]
         estimates = agent.expected_rewards(chunk) if isinstance(agent, EstimatingAgent) else None
         components = agent.components(chunk) if isinstance(agent, FunnelAgent) else {}
         mask = modules.split(modules.feasible_mask(chunk.action_mask))
-        marginals = modules.marginals(given)
+        marginals = modules.marginals(known)
         here = member[:, rows].astype(float)
         for (m, c), total in totals.items():
-            slots = _Slots.build(modules, m, c, given[m], marginals, mask)
+            slots = _Slots.build(modules, m, c, known[m], marginals, mask)
             total.add(here, slots)
             if estimates is not None:
                 values = estimates[m].astype(np.float64)
@@ -128,7 +128,7 @@ def _givens(modules: ActionSpace, m: int) -> Iterator[int | None]:
 
 @dataclass(frozen=True)
 class _Slots:
-    """N slots at which a module chooses, whatever it is conditioned on or after one choice of that.
+    """N slots at which a module chooses: whatever it is conditioned on, or given one choice of that.
 
     Attributes:
         chosen: Probability of each action (N, A).

@@ -24,7 +24,7 @@ def as_text(table: pd.DataFrame) -> str:
         first = rows[0]
         top = first["top_vote_share"]
         votes = "" if np.isnan(top) else f", {top:.0%} of the votes for the best"
-        lines.append(f"{segment} ({first['decisions']:,}), {named(str(module), str(given))}{votes}:")
+        lines.append(f"{segment} ({first['decisions']:,}), {group_name(str(module), str(given))}{votes}:")
         for row in rows:
             earns = "" if np.isnan(row["reward"]) else f"   earns {row['reward']:+.4g}"
             between = "" if np.isnan(row["low"]) else f" ({row['low']:+.4g} to {row['high']:+.4g})"
@@ -34,7 +34,7 @@ def as_text(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def named(module: str, given: str) -> str:
+def group_name(module: str, given: str) -> str:
     """Return the name of a group of rows of a `policy_table`: a module, or a module given a choice."""
     return module if given == ANY else f"{module} given {given}"
 
@@ -127,7 +127,7 @@ def _share_mark(row: Mapping[Any, Any]) -> Mark:
         value=100 * row["share"],
         text=f"{row['share']:.1%}",
         note="no message of the policy has this choice",
-        group=named(row["module"], row["given"]),
+        group=group_name(row["module"], row["given"]),
         start=0.0,
     )
 
@@ -141,5 +141,5 @@ def _estimate_mark(row: Mapping[Any, Any], name: str) -> Mark:
         high=row[high],
         text=f"{row[name]:+.3g} [{row[low]:.3g}, {row[high]:.3g}]",
         note="the agent has no estimate",
-        group=named(row["module"], row["given"]),
+        group=group_name(row["module"], row["given"]),
     )

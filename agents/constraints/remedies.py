@@ -13,7 +13,7 @@ ROUNDED_UP = 1e-3
 
 
 def in_settings(
-    error: InfeasibleBudget, constraints: Constraints, user_weeks: float, organic: Mapping[str, float] | None = None
+    error: InfeasibleBudget, constraints: Constraints, user_weeks: float, organic: Mapping[str, float]
 ) -> InfeasibleBudget:
     """Return the error with remedies in the units of the settings, in place of amounts of one decision time.
 
@@ -21,7 +21,7 @@ def in_settings(
         error: The error, whose budgets are those of the constraints, in their order.
         constraints: The constraints.
         user_weeks: Number of users of the decision time, times the weeks until the next one.
-        organic: Events per user and week without a message, by name, as for `budgets_at`.
+        organic: Events per user and week without a message, by name, those of `budgets_at`.
     """
     events = {limit.event: limit for limit in constraints.cost_events}
     amounts = {budget.name: budget.amount for budget in constraints.budgets}
@@ -32,7 +32,7 @@ def in_settings(
             continue
         if name in events:
             least = float(needed) / user_weeks * (1.0 + ROUNDED_UP)
-            remedies.append(_for_event(events[name], factor, least, (organic or {}).get(name, 0.0)))
+            remedies.append(_for_event(events[name], factor, least, organic.get(name, 0.0)))
         elif name in amounts:
             remedies.append(_for_amount(f"the amount of the budget {name!r}", amounts[name], factor))
         else:

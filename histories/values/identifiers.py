@@ -258,7 +258,7 @@ def known_spelling(ids: npt.NDArray[Any], known: npt.NDArray[Any]) -> ObjectArra
 
     Args:
         ids: Ids as texts (n,).
-        known: Different ids (k,), texts or integers.
+        known: The known ids (k,), texts or integers.
     """
     out = np.full(len(ids), "", dtype=object)
     names = np.asarray(known).astype(str).astype(object)

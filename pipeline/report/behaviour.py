@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from crosschannel.agents import ALL_DECISIONS
-from crosschannel.agents.policy_views import named
+from crosschannel.agents.policy_views import group_name
 from crosschannel.evaluation import CalibrationBin, CostEvent, WeightBin
 from crosschannel.evaluation.report.formatting import NOTHING
 from crosschannel.evaluation.report.pictures import Lines, Pair, Picture, Row, line_chart, pair_chart, row_chart
@@ -93,7 +93,7 @@ def worth_picture(table: pd.DataFrame) -> Picture | None:
         Row(
             label=str(row["action"]),
             interval=interval_of_bounds(row["reward"], row["low"], row["high"]),
-            group=named(row["module"], row["given"]),
+            group=group_name(row["module"], row["given"]),
         )
         for row in shown
         if math.isfinite(row["low"]) and row["low"] < row["high"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crosschannel.agents import component_names
 from crosschannel.agents.explain import HAZARD
-from crosschannel.agents.policy_views import named
+from crosschannel.agents.policy_views import group_name
 from crosschannel.evaluation import headline, write_html
 from crosschannel.evaluation.report.formatting import NOTHING, format_number
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
@@ -161,7 +161,7 @@ def _policy_tables(result: EvaluationResult) -> Iterator[ReportTable]:
             first.add(len(rows))
             for row in own.sort_values("share", ascending=False, kind="stable").to_dict("records"):
                 cells = [_with_interval(row[value], row[low], row[high], form) for _, value, low, high, form in shown]
-                name = named(str(module), str(given)) if len(rows) in first else ""
+                name = group_name(str(module), str(given)) if len(rows) in first else ""
                 rows.append((name, str(row["action"]), format_number(row["share"], ".1%"), *cells))
         title = f"{segment} ({part['decisions'].iloc[0]:,})"
         yield ReportTable(title, columns, tuple(rows), frozenset(first), folded=True)

@@ -137,7 +137,8 @@ def read_users(path: Path, known: ObjectArray) -> ObjectArray:
 
     Args:
         path: The table.
-        known: Ids of users that are known, as texts (k,). An id that is none of them may be one of a forgotten user.
+        known: Ids of users as the decisions and the log write them, as texts (k,), repetitions included. Another id is
+            accepted, as it may be that of a forgotten user.
 
     Raises:
         InputError: If the file cannot be read, has no user, or writes a known user in another way: the search would
