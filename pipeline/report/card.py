@@ -236,8 +236,8 @@ def _next_steps(result: EvaluationResult, run: Path) -> list[str]:
 def _trial_in_words() -> str:
     return (
         "A randomised trial shows it whatever the log is like: give the policy to an arm of the users, hold others out "
-        f"(`arms`), and compare them by `{invocation('trial')}`; `{invocation('plan')} --base-rate NUM --lift NUM` says "
-        "how many users that takes."
+        f"(`arms`), and compare them by `{invocation('trial')}`. `{invocation('plan')} --base-rate NUM --lift NUM` "
+        "tells how many users that takes."
     )
 
 
