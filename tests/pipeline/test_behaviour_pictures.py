@@ -57,17 +57,17 @@ def test_periods_are_drawn_as_messages_and_channels():
 
 
 def table(*rows) -> pd.DataFrame:
-    names = ("segment", "decisions", "module", "action", "share", "reward", "low", "high")
+    names = ("segment", "decisions", "module", "given", "action", "share", "reward", "low", "high")
     return pd.DataFrame(rows, columns=names)
 
 
 TABLE = table(
-    ("all decisions", 30, "channel", "none", 0.8, 0.0, 0.0, 0.0),
-    ("all decisions", 30, "channel", "email", 0.2, 0.5, 0.1, 0.9),
-    ("ios", 10, "channel", "none", 0.6, 0.0, 0.0, 0.0),
-    ("ios", 10, "channel", "email", 0.4, 0.6, 0.1, 0.9),
-    ("web", 20, "channel", "none", 0.9, 0.0, 0.0, 0.0),
-    ("web", 20, "channel", "email", 0.1, 0.6, 0.1, 0.9),
+    ("all decisions", 30, "channel", "any", "none", 0.8, 0.0, 0.0, 0.0),
+    ("all decisions", 30, "channel", "any", "email", 0.2, 0.5, 0.1, 0.9),
+    ("ios", 10, "channel", "any", "none", 0.6, 0.0, 0.0, 0.0),
+    ("ios", 10, "channel", "any", "email", 0.4, 0.6, 0.1, 0.9),
+    ("web", 20, "channel", "any", "none", 0.9, 0.0, 0.0, 0.0),
+    ("web", 20, "channel", "any", "email", 0.1, 0.6, 0.1, 0.9),
 )
 
 
@@ -88,6 +88,18 @@ def test_the_agents_own_estimates_are_never_drawn_as_proven():
     assert picture.drawing.count('class="label"') == 1
     assert "do not show what the actions are worth" in picture.caption
     assert worth_picture(TABLE.assign(reward=math.nan)) is None
+
+
+def test_what_the_agent_expects_given_a_channel_has_a_group_of_its_own():
+    offers = table(
+        ("all decisions", 30, "offer", "any", "discount", 0.5, 0.0, -0.1, 0.1),
+        ("all decisions", 30, "offer", "email", "discount", 0.5, 0.4, 0.3, 0.5),
+        ("all decisions", 30, "offer", "push", "discount", 0.5, -0.4, -0.5, -0.3),
+    )
+    picture = worth_picture(pd.concat([TABLE, offers]))
+    assert picture is not None
+    assert [f"offer given {channel}" in picture.drawing for channel in ("any", "email", "push")] == [False, True, True]
+    assert [row["given"] for row in numbers(picture)][-3:] == ["any", "email", "push"]
 
 
 def test_weights_name_the_bin_that_causes_the_error():
