@@ -10,14 +10,15 @@ import pytest
 from crosschannel.agents import plot_policy
 from crosschannel.core.errors import ConfigError
 
-COLUMNS = ("segment", "decisions", "module", "action", "share", "reward", "low", "high")
+COLUMNS = ("segment", "decisions", "module", "given", "action", "share", "reward", "low", "high")
 TABLE = pd.DataFrame(
     [
-        ("all decisions", 30, "channel", "none", 0.8, math.nan, math.nan, math.nan),
-        ("all decisions", 30, "channel", "email", 0.2, 0.5, 0.1, 0.9),
-        ("all decisions", 30, "offer", "$5 off", math.nan, 0.2, 0.1, 0.3),
-        ("ios", 10, "channel", "none", 0.6, math.nan, math.nan, math.nan),
-        ("ios", 10, "channel", "email", 0.4, 0.6, 0.2, 1.0),
+        ("all decisions", 30, "channel", "any", "none", 0.8, math.nan, math.nan, math.nan),
+        ("all decisions", 30, "channel", "any", "email", 0.2, 0.5, 0.1, 0.9),
+        ("all decisions", 30, "offer", "any", "$5 off", math.nan, 0.2, 0.1, 0.3),
+        ("all decisions", 30, "offer", "email", "$5 off", 1.0, 0.2, 0.1, 0.3),
+        ("ios", 10, "channel", "any", "none", 0.6, math.nan, math.nan, math.nan),
+        ("ios", 10, "channel", "any", "email", 0.4, 0.6, 0.2, 1.0),
     ],
     columns=list(COLUMNS),
 )
@@ -25,9 +26,9 @@ TABLE = pd.DataFrame(
 
 def test_shares_are_bars_in_percent_by_module():
     ax = plot_policy(TABLE)
-    assert [bar.get_width() for bar in ax.patches] == [80.0, 20.0]
+    assert [bar.get_width() for bar in ax.patches] == [80.0, 20.0, 100.0]
     labels = [tick.get_text().replace(r"\$", "$") for tick in ax.get_yticklabels()]
-    assert labels == ["channel", "none", "email", "offer", "$5 off"]
+    assert labels == ["channel", "none", "email", "offer", "$5 off", "offer given email", "$5 off"]
     assert "no message of the policy has this choice" in [text.get_text() for text in ax.texts]
     assert ax.get_title(loc="left") == "What the policy chooses: all decisions (30)"
 
