@@ -220,7 +220,8 @@ def fit_each_action(
     Sends of other actions are neither treated nor controls, and the odds of `did_dr` are those of this action against
     nothing, so that each number is doubly robust: see `Odds`. Controls are those of all sends, at slots where the
     action was eligible: where it could not be sent, not sending it does not depend on the user. To users who are held
-    out nothing could be sent by design, and they are controls of every action.
+    out nothing could be sent by design, and they are controls of every action: the assumption is that those of them who
+    could not have got it would have changed as those who got it.
 
     Args:
         model: The reward model.
