@@ -13,7 +13,7 @@ import pandas as pd
 from crosschannel.agents.base import Agent, Observations
 from crosschannel.agents.policy import chunks
 from crosschannel.agents.sampling import vote_shares
-from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import BoolArray, FloatArray
 
 ALL_DECISIONS = "all decisions"
@@ -266,6 +266,12 @@ def choice_sets(
     return reach, mask[:, None]
 
 
+def _given_name(condition: Module, code: int) -> str:
+    """Return the name of a choice that is given: with that of its module if it is also called `ANY`."""
+    action = condition.actions[code]
+    return f"{condition.name} {action}" if action == ANY else action
+
+
 def _table(
     kinds: list[str], decisions: npt.NDArray[Any], modules: ActionSpace, m: int, given: int | None, total: _Totals
 ) -> pd.DataFrame:
@@ -277,7 +283,7 @@ def _table(
         "segment": np.repeat(kinds, a),
         "decisions": np.repeat(decisions, a),
         "module": modules.names[m],
-        "given": ANY if condition is None or given is None else modules[condition].actions[given],
+        "given": ANY if condition is None or given is None else _given_name(modules[condition], given),
         "action": np.tile(modules[m].actions, s),
         "share": (total.chosen / np.where(total.reached > 0, total.reached, np.nan)[:, None]).reshape(-1),
         "reward": mean.reshape(-1),

@@ -117,6 +117,16 @@ def test_a_module_that_is_given_an_earlier_choice_has_rows_for_each(name: str) -
     assert not any("given" in tag for tag in as_scalars(table))
 
 
+def test_a_choice_that_is_called_any_is_not_taken_for_the_policys_own() -> None:
+    modules = ActionSpace.from_mapping(
+        [{"name": "channel", "actions": ["none", "any", "push"]}, {"name": "offer", "actions": ["a", "b"]}]
+    )
+    table = policy_table(trained("linear_thompson", modules), seen(modules))
+    offers = table[table["module"] == "offer"]
+    assert list(dict.fromkeys(offers["given"])) == ["any", "channel any", "push"]
+    assert not offers.duplicated(["given", "action"]).any()
+
+
 def test_the_top_vote_share_is_that_of_the_best_action() -> None:
     """Where nothing is known votes are spread, after many rows with one good channel they agree."""
     observations = observations_of(everything(80, TABLES))
