@@ -106,14 +106,18 @@ def policy_table(
         mask = modules.split(modules.feasible_mask(chunk.action_mask))
         marginals = modules.marginals(known)
         here = member[:, rows].astype(float)
-        for (m, c), total in totals.items():
-            slots = _Slots.build(modules, m, c, known[m], marginals, mask)
-            total.add(here, slots)
-            if estimates is not None:
-                values = estimates[m].astype(np.float64)
-                total.add_estimates(here, slots, values, vote_shares(modules, m, values, mask[m], 0.0))
-            for name, parts in components.items():
-                total.add_component(name, here, slots, parts[m].astype(np.float64))
+        for m in range(len(modules)):
+            whole = _Slots.build(modules, m, marginals, mask[m])
+            values = None if estimates is None else estimates[m].astype(np.float64)
+            shares = None if values is None else vote_shares(modules, m, values, mask[m], 0.0)
+            parts = {name: each[m].astype(np.float64) for name, each in components.items()}
+            for c in _givens(modules, m):
+                total, slots = totals[m, c], whole if c is None else whole.given(modules, m, c, known[m], mask)
+                total.add(here, slots)
+                if values is not None and shares is not None:
+                    total.add_estimates(here, slots, values, shares)
+                for name, part in parts.items():
+                    total.add_component(name, here, slots, part)
     tables = [_table(kinds, member.sum(1), modules, m, c, total) for (m, c), total in totals.items()]
     return pd.concat(tables).sort_values("segment", key=lambda s: s.map(kinds.index), kind="stable", ignore_index=True)
 
@@ -147,24 +151,35 @@ class _Slots:
     rows: slice | None
 
     @classmethod
-    def build(
-        cls,
-        modules: ActionSpace,
-        m: int,
-        given: int | None,
-        probabilities: FloatArray,
-        marginals: list[FloatArray],
-        masks: Sequence[BoolArray],
+    def build(cls, modules: ActionSpace, m: int, marginals: list[FloatArray], mask: BoolArray) -> _Slots:
+        """Return module m's slots, by all modules' marginals (N, A_j) and its eligible actions (N, A_m)."""
+        ways, sets = choice_sets(modules, m, marginals, mask)
+        rows = None if modules.condition(m) is None else slice(None)
+        return cls(marginals[m], marginals[m].sum(1), mask, ways, sets, rows)
+
+    def given(
+        self, modules: ActionSpace, m: int, choice: int, probabilities: FloatArray, masks: Sequence[BoolArray]
     ) -> _Slots:
-        """Return module m's slots, by its probabilities (N, *shape(m)), all marginals and eligible actions (N, A_j)."""
-        (ways, sets), condition = choice_sets(modules, m, marginals, masks[m]), modules.condition(m)
-        if given is None or condition is None:
-            rows = None if condition is None else slice(None)
-            return cls(marginals[m], marginals[m].sum(1), masks[m], ways, sets, rows)
-        rows = slice(given, given + 1)
-        reached = marginals[condition][:, rows]
-        mask = masks[m] & masks[condition][:, rows]
-        return cls(reached * probabilities[:, given], reached[:, 0], mask, ways[:, rows], sets[:, rows], rows)
+        """Return these slots given a choice of the module on which m is conditioned.
+
+        Args:
+            modules: The action space.
+            m: The module of these slots.
+            choice: The choice.
+            probabilities: Module m's probabilities (N, C, A).
+            masks: All modules' eligible actions (N, A_j).
+        """
+        condition, rows = modules.condition(m), slice(choice, choice + 1)
+        assert condition is not None  # there is a choice
+        reached = self.ways[:, choice]
+        return _Slots(
+            chosen=reached[:, None] * probabilities[:, choice],
+            reached=reached,
+            mask=self.mask & masks[condition][:, rows],
+            ways=self.ways[:, rows],
+            sets=self.sets[:, rows],
+            rows=rows,
+        )
 
     def over_rows(self, values: FloatArray) -> FloatArray:
         """Return estimates (K, N, A) from those of the module's table, whose rows the policy chooses if it has several.

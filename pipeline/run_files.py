@@ -99,7 +99,7 @@ class TrainedWith:
 
         So a log that stands in another folder each day does not make another version of a policy.
         """
-        history = replace(self.config.history, path=None, decided=None)
+        history = self.config.history.anywhere()
         config = replace(self.config, history=history, **{name: getattr(Config(), name) for name in PLACES})
         return {
             "config": to_dict(config),

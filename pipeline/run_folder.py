@@ -261,12 +261,8 @@ class Run:
         return found
 
     def judged(self, fingerprint: str) -> dict[str, Any]:
-        """Return what an evaluation depends on: the log, the policy and the settings; two are equal where these are.
-
-        The log counts by its fingerprint, and not by where it is.
-        """
-        history = replace(self.config.history, path=None, decided=None)
-        config = to_dict(replace(self.config, history=history))
+        """Return what an evaluation depends on: the log, the policy and the settings; two are equal where these are."""
+        config = to_dict(replace(self.config, history=self.config.history.anywhere()))
         return {
             "history": fingerprint,
             "policy": self._policy_digest(),

@@ -79,6 +79,10 @@ class HistoryConfig:
                 "own or of scikit-learn as 'package.module:Class'"
             )
 
+    def anywhere(self) -> HistoryConfig:
+        """Return the configuration without where the log stands: a log counts by its fingerprint."""
+        return replace(self, path=None, decided=None)
+
     def with_path(self, path: Path) -> HistoryConfig:
         """Return the configuration of another log of the same layout; that of a market is in the native layout."""
         return replace(self, source="folder" if self.source == "market" else self.source, path=path)
